@@ -1,0 +1,137 @@
+"""The house as it was designed: links, floors, light imports, yaml files that all compose."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from vlmrl.agents import AGENTS
+from vlmrl.command_help import choices, comments
+from vlmrl.commands import compose, plain
+from vlmrl.encoders import ENCODERS
+from vlmrl.envs.tasks import PREDICATES
+from vlmrl.reward_models import REWARDS
+from vlmrl.workflows.config import RECIPES, train_settings
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "vlmrl" / "configs"
+ROOMS = ["agents", "configs", "envs", "reward_models"]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_the_root_links_lead_into_the_package(room: str) -> None:
+    link = ROOT / room
+    assert link.is_symlink()
+    assert link.readlink() == Path("vlmrl") / room
+    assert (link / "__init__.py").is_file()
+
+
+def test_nothing_is_imported_through_a_root_link(tmp_path: Path) -> None:
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "vlmrl").rglob("*.py"))]
+    code = (
+        f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name.removesuffix('.__init__'))\n"
+        f"assert not set({ROOMS!r}) & set(sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_package_itself_is_light() -> None:
+    heavy = ["torch", "mujoco", "open_clip", "cv2", "stable_baselines3", "tensorboard"]
+    modules = "vlmrl, vlmrl.errors, vlmrl.rows, vlmrl.workflows.config, vlmrl.commands"
+    code = f"import sys, {modules}\nloaded = set({heavy!r}) & set(sys.modules)\nassert not loaded, loaded"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+
+
+def test_imports_go_down_only() -> None:
+    result = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_no_file_is_a_hall() -> None:
+    long = {
+        str(path.relative_to(ROOT)): lines
+        for path in (ROOT / "vlmrl").rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 600
+    }
+    assert not long
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.y*ml")), ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_yaml_file_composes_and_explains_itself(path: Path) -> None:
+    assert path.suffix == ".yaml"  # Hydra 1.4 reads no other
+    assert path.read_text().startswith("# ")
+    group, name = path.parent.name, path.stem
+    if path.parent == CONFIGS:
+        plain(compose(name, []))
+    elif group == "tuned":
+        env, _, agent = name.rpartition("_")
+        config = compose("train", [f"env={env}", f"agent={agent}"])
+        assert config.agent.name == agent
+    elif group == "fit":
+        plain(compose("fit", [f"encoder={name}"]))
+    elif group == "task":
+        if name != "none":
+            envs = [entry.split("/")[0] for entry in PREDICATES if entry.endswith(f"/{name}")]
+            assert envs, f"task '{name}' has no predicate"
+            for env in envs:
+                assert train_settings(plain(compose("train", [f"env={env}", f"task={name}"]))).task.name == name
+    else:
+        words = ["goal=a robot"] if (group, name) == ("env", "gym") else []  # it has no task, so no words of its own
+        config = compose("train", [f"{group}={name}", *words])
+        assert config[group].name == name  # the same stem everywhere
+        train_settings(plain(config))
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "tuned"], ids=str
+)
+def test_every_key_in_a_yaml_file_has_a_meaning(path: Path) -> None:
+    relative = str(path.relative_to(CONFIGS))
+    text = path.read_text().partition("\nhydra:")[0]
+    keys = {line.partition(":")[0] for line in text.splitlines() if line[:1].isalpha()} - {"name", "defaults"}
+    assert keys == set(comments(relative)) - {"name"}
+
+
+@pytest.mark.parametrize(("group", "registry"), [("agent", AGENTS), ("encoder", ENCODERS), ("reward", REWARDS)])
+def test_yaml_files_and_registries_list_the_same(group: str, registry: object) -> None:
+    assert list(choices(group)) == list(registry)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("path", "dataclass"),
+    [(f"{registry.kind}/{name}", registry.load(name)) for registry in (AGENTS, ENCODERS, REWARDS) for name in registry]
+    + [(f"fit/{name}", RECIPES.load(name)) for name in RECIPES],
+)
+def test_every_setting_is_in_its_yaml_file(path: str, dataclass: type) -> None:
+    shared = {"out", "seed", "device", "threads", "progress"} if path.startswith("fit/") else set()
+    assert set(comments(f"{path}.yaml")) == {field.name for field in dataclasses.fields(dataclass)} - shared
+
+
+def test_every_predicate_has_a_yaml_file() -> None:
+    assert {entry.split("/")[1] for entry in PREDICATES} | {"none"} == set(choices("task"))
+    assert {entry.split("/")[0] for entry in PREDICATES} <= set(choices("env"))
+
+
+def test_constraints_pin_every_dependency() -> None:
+    def canonical(name: str) -> str:
+        return name.lower().replace("_", "-")
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [entry for extra in project["optional-dependencies"].values() for entry in extra]
+    names = {canonical(entry.split("[")[0].split(">")[0].split("<")[0].split("=")[0].strip()) for entry in wanted}
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all("==" in line and "+" not in line for line in lines)
+    assert names <= {canonical(line.split("==")[0]) for line in lines}

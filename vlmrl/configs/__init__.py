@@ -1,0 +1,1 @@
+"""The yaml files that a person reads: one folder a group, one file a choice."""

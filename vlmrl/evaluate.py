@@ -1,0 +1,76 @@
+"""Measure trained policies: `python -m vlmrl.evaluate runs=last`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vlmrl.commands import compose, for_hydra, plain, run_command
+
+if TYPE_CHECKING:
+    from vlmrl.workflows.config import EvaluateConfig
+    from vlmrl.workflows.rollouts import Episodes
+
+EXAMPLES = """
+Measure trained policies, from runs and from elsewhere, side by side: success and rewards with intervals.
+
+  python -m vlmrl.evaluate runs=last
+  python -m vlmrl.evaluate runs=[runs/humanoid-kneeling-clip-sac/<time>,runs/humanoid-kneeling-ground_truth-sac/<time>]
+  python -m vlmrl.evaluate runs=last policy=[random,zero] episodes=200 video=true
+  python -m vlmrl.evaluate policy=[ppo.zip,my_module:act] env=cartpole reward=clip
+"""
+
+
+def main() -> None:
+    """Run the command."""
+    given = [_key(argument) for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    run_command("evaluate", EXAMPLES, lambda values: _settings(values, given), _work)
+
+
+def evaluate(policies: Mapping[str, Any], *overrides: str) -> dict[str, Episodes]:
+    """Measure policies of a program of your own as the command does: same environments, rewards, table and figures.
+
+    Example:
+        >>> evaluate({"always left": lambda observation: 0}, "env=cartpole", "episodes=20")  # doctest: +SKIP
+
+    Args:
+        policies: {name: policy}: a function from one observation to one action, or an object with a method `predict`
+            as of Stable-Baselines3.
+        *overrides: What the command would be given, such as "env=cartpole", "runs=last", "video=true".
+
+    Returns:
+        {name, or run: its episodes}.
+
+    Raises:
+        UserError: What the command would say in one line.
+    """
+    from vlmrl.workflows.evaluate import evaluate as workflow
+
+    values = plain(compose("evaluate", for_hydra(overrides)))
+    named = values["policy"] or []
+    values["policy"] = [*([named] if isinstance(named, str) else named), *policies]
+    values["run_dir"] = str(Path(values["run_dir"], "evaluate", time.strftime("%Y-%m-%d_%H-%M-%S")).absolute())
+    return workflow(_settings(values, [_key(override) for override in overrides]), policies)
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _settings(values: Mapping[str, Any], given: Iterable[str]) -> EvaluateConfig:
+    from vlmrl.workflows.config import evaluate_settings
+
+    return evaluate_settings(values, given)
+
+
+def _work(settings: EvaluateConfig) -> None:
+    from vlmrl.workflows.evaluate import evaluate as workflow
+
+    workflow(settings)
+
+
+if __name__ == "__main__":
+    main()

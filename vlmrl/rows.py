@@ -1,0 +1,133 @@
+"""Rows: what is known of one time step of one episode of one environment.
+
+Environments write rows, encoders add embeddings to them, reward models read them. A row's key is
+`(env, episode, t)`; `t = 0` is the reset row, and the last row of an episode is its true last frame, not the first
+frame of the next episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FIELDS = frozenset(
+    {
+        "frames",
+        "embeddings",
+        "observation",
+        "state",
+        "action",
+        "text",
+        "reward",
+        "success",
+        "terminated",
+        "truncated",
+    }
+)
+
+
+class RowKey(NamedTuple):
+    """Address of a row.
+
+    Attributes:
+        env: Index of the environment in its vector.
+        episode: Number of the episode in that environment, counted from 0.
+        t: Time step; 0 is the row of the reset.
+    """
+
+    env: int
+    episode: int
+    t: int
+
+
+@dataclass(slots=True)
+class Row:
+    """One time step. A field that nobody asked for is None.
+
+    Attributes:
+        frames: {camera: (H, W, 3) uint8 RGB}, what the world looks like at t.
+        embeddings: {camera: (E,) float32}, unit vectors.
+        observation: What the policy saw, an array or a dict of arrays.
+        state: {name: array}, simulator quantities that predicates and reward programs read.
+        action: The action that led here; None at t = 0.
+        text: What the environment said.
+        reward: What the environment gave on arriving here (the task's ground truth where there is a task).
+        success: Whether the task's predicate holds at t.
+        terminated: Whether the episode ended here by its own rules.
+        truncated: Whether the episode was cut off here.
+    """
+
+    frames: dict[str, np.ndarray] | None = None
+    embeddings: dict[str, np.ndarray] | None = None
+    observation: Any = None
+    state: dict[str, np.ndarray] | None = None
+    action: np.ndarray | None = None
+    text: str | None = None
+    reward: float | None = None
+    success: bool | None = None
+    terminated: bool = False
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of one episode, in order, column by column.
+
+    Attributes:
+        t: (n,) int64 time steps, increasing by one.
+        columns: {field: (n,) column}. `embeddings` and `frames` are {camera: (n, ...) array}, `state` is
+            {name: (n, ...) array}, `text` is a list of n strings, the others are arrays of n entries.
+    """
+
+    t: np.ndarray
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a column.
+
+        Raises:
+            KeyError: The column was not collected; the reward model did not list it in `needs`.
+        """
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise KeyError(
+                f"These rows hold no '{name}' (they hold: {', '.join(sorted(self.columns)) or 'nothing'})."
+            ) from None
+
+
+def stack(rows: Sequence[Row], t: Iterable[int], fields: Iterable[str]) -> Rows:
+    """Turn rows of one episode into columns.
+
+    Args:
+        rows: Rows in order of time.
+        t: Their time steps.
+        fields: Names of the fields to take; every row must have them, but for `action` and `reward` at t = 0, which
+            become zero.
+
+    Raises:
+        ValueError: A row lacks a field.
+    """
+    steps = np.fromiter(t, dtype=np.int64)
+    columns: dict[str, Any] = {}
+    for name in fields:
+        values = [getattr(row, name) for row in rows]
+        if name in ("action", "reward") and len(values) > 0 and values[0] is None and steps[0] == 0:
+            like = next((value for value in values if value is not None), 0.0)
+            values[0] = np.zeros_like(like)
+        missing = [int(steps[i]) for i, value in enumerate(values) if value is None]
+        if missing:
+            raise ValueError(f"Rows at t = {missing[:5]} have no '{name}'.")
+        if name == "text":
+            columns[name] = values
+        elif values and isinstance(values[0], Mapping):
+            columns[name] = {key: np.stack([value[key] for value in values]) for key in values[0]}
+        else:
+            columns[name] = np.asarray(values)
+    return Rows(steps, columns)
