@@ -1,0 +1,57 @@
+"""The MuJoCo hopper: a robot with one leg."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gymnasium.envs.mujoco.hopper_v5 import HopperEnv
+from gymnasium.utils import EzPickle
+
+from vlmrl.envs.runners import Runner, tracking_cameras
+
+
+class Hopper(Runner, HopperEnv):
+    """A planar robot of torso, thigh, shin and foot that may fall and get up again.
+
+    | what | value |
+    | --- | --- |
+    | action | (3,) float32 in [-1, 1], torques at hip, knee and ankle |
+    | observation | (11,) float64: height (m), pitch (rad), 3 joint angles (rad), 6 velocities cut off at 10 |
+    | reward | that of `Hopper-v5` |
+    | start | standing with noise of 0.005; or fallen, at rest on the floor |
+    | termination | never, unless `terminate_when_unhealthy=True`; truncated after 1000 steps |
+    | time step | 0.008 s (4 simulation steps of 0.002 s) |
+
+    Version history:
+        v0: first version.
+
+    Args:
+        render_mode: "rgb_array" or None.
+        width: Picture width in pixels.
+        height: Picture height in pixels.
+        camera: Name of one of the cameras "side", "front" and "diagonal"; all follow the torso.
+        profile: "lean", "default" or "paper", see `MujocoFrames`.
+        start: "standing", "fallen" or "mixed", half of the episodes each way.
+        **kwargs: Passed on to Gymnasium's `HopperEnv`.
+    """
+
+    cameras = tracking_cameras(distance=3.5, height=0.9)
+    FEET = ("foot_geom",)
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        width: int = 224,
+        height: int = 224,
+        camera: str = "side",
+        profile: str = "lean",
+        start: str = "standing",
+        **kwargs: Any,
+    ):
+        self.set_view(width, height, camera, profile)
+        self.set_start(start)
+        kwargs = {"terminate_when_unhealthy": False} | kwargs
+        HopperEnv.__init__(self, render_mode=render_mode, width=width, height=height, **kwargs)
+        EzPickle.__init__(self, render_mode, width, height, camera, profile, start, **kwargs)  # not what the base kept
+        self.pictures_only()
+        self.open_floor()

@@ -1,0 +1,109 @@
+"""Writes the row of each step into `info`, with the fields that a reward model needs and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from vlmrl.errors import UserError, unknown
+from vlmrl.rows import FIELDS, Row
+
+ROW = "vlmrl_row"  # key of the row in info
+
+
+class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
+    """Adds `info["vlmrl_row"]`, a `Row`, to every reset and step.
+
+    A frame is what the world looks like at that step: the last row of an episode shows its last state, before any
+    automatic reset.
+
+    Args:
+        env: Made with `render_mode="rgb_array"` if `fields` has "frames" or "embeddings".
+        fields: Row fields to produce. "embeddings" are made from frames elsewhere, so they ask for frames.
+        cameras: Cameras to look through; environments without named cameras have the one of their `render()`.
+        at_reset: Whether the reset row carries fields too; a reward that looks at no earlier row never reads them.
+        every: Draw a frame at every so many steps only: at t = 1, 1 + every, ..., and at an episode's last step.
+
+    Raises:
+        UserError: A field that this environment cannot give, or a camera that it does not have.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env,
+        fields: Iterable[str],
+        cameras: Iterable[str] = ("front",),
+        at_reset: bool = True,
+        every: int = 1,
+    ):
+        fields, cameras = frozenset(fields), tuple(cameras)
+        gym.utils.RecordConstructorArgs.__init__(self, fields=fields, cameras=cameras, at_reset=at_reset, every=every)
+        gym.Wrapper.__init__(self, env)
+        for field in fields - FIELDS:
+            raise unknown("row field", field, FIELDS)
+        self._fields, self._cameras, self._at_reset, self._every = fields, cameras, at_reset, every
+        self._t = 0
+        self._frames = bool(fields & {"frames", "embeddings"})
+        if self._frames and env.render_mode != "rgb_array":
+            raise UserError(
+                f"This reward looks at frames, but the environment was made with render_mode={env.render_mode!r}. "
+                "Make it with render_mode='rgb_array'."
+            )
+        named = getattr(env.unwrapped, "cameras", None)
+        if self._frames and named is not None:
+            for camera in set(cameras) - set(named):
+                raise unknown("camera", camera, named)
+        if "state" in fields and not hasattr(env.unwrapped, "simulator_state"):
+            raise UserError(
+                f"This reward reads simulator state, which {env.unwrapped} does not offer (simulator_state())."
+            )
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Reset, and write row 0."""
+        observation, info = self.env.reset(**kwargs)
+        self._t = 0
+        info[ROW] = self._write(observation, info, draw=True) if self._at_reset else Row()
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and write the row of the state that was reached."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._t += 1
+        row = self._write(observation, info, draw=(self._t - 1) % self._every == 0 or terminated or truncated)
+        row.action = np.asarray(action) if "action" in self._fields else None
+        row.reward = float(reward)
+        row.terminated, row.truncated = bool(terminated), bool(truncated)
+        row.success = info.get("predicate")
+        info[ROW] = row
+        return observation, reward, terminated, truncated, info
+
+    def _write(self, observation: Any, info: dict[str, Any], draw: bool) -> Row:
+        row = Row()
+        if self._frames and draw:
+            row.frames = self._look()
+        if "observation" in self._fields:
+            row.observation = observation
+        if "state" in self._fields:
+            row.state = self.env.unwrapped.simulator_state()  # type: ignore[attr-defined]
+        if "text" in self._fields:
+            row.text = str(info.get("text", ""))
+        return row
+
+    def _look(self) -> dict[str, np.ndarray]:
+        render_camera = getattr(self.env.unwrapped, "render_camera", None)
+        if render_camera is None:
+            return {self._cameras[0]: _picture(self.env.render())}
+        return {camera: _picture(render_camera(camera)) for camera in self._cameras}
+
+
+def _picture(frame: Any) -> np.ndarray:
+    """Check what an environment rendered: (H, W, 3) uint8 RGB."""
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        shape = getattr(frame, "shape", None)
+        raise UserError(
+            f"render() gave {type(frame).__name__} of shape {shape}; a picture of shape (H, W, 3), uint8 RGB is needed."
+        )
+    return frame

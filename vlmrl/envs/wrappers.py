@@ -1,0 +1,60 @@
+"""The reward wrapper for a single Gymnasium environment and any RL library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
+from vlmrl.envs.row_writer import ROW, RowWriter
+from vlmrl.reward_models.base import RewardModel
+from vlmrl.rows import RowKey
+from vlmrl.serving.scorer import LocalScorer
+
+
+class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
+    """Replaces the reward of an environment by that of a reward model.
+
+    Example:
+        >>> env = ModelRewardWrapper(
+        ...     gym.make("vlmrl/Humanoid-v0", render_mode="rgb_array", width=112, height=112),
+        ...     ClipReward("a humanoid robot kneeling", baseline="a humanoid robot"),
+        ... )  # doctest: +SKIP
+
+    `info["original_reward"]` keeps what the environment gave, `info["vlm_reward"]` is the new reward. Each step waits
+    for its reward; the vector path of the commands does not.
+
+    Args:
+        env: Made with `render_mode="rgb_array"` if the model looks at frames.
+        model: The reward model.
+        camera: Camera that it looks through, where the environment has named ones.
+    """
+
+    def __init__(self, env: gym.Env, model: RewardModel, camera: str = "front"):
+        # The model itself and no copy: it may hold an encoder of gigabytes.
+        gym.utils.RecordConstructorArgs.__init__(self, _disable_deepcopy=True, model=model, camera=camera)
+        gym.Wrapper.__init__(self, RowWriter(env, model.needs, (camera,), at_reset=model.context != 0))
+        scorer = LocalScorer(model.encoder) if "embeddings" in model.needs else None  # type: ignore[attr-defined]
+        self._rewards = LazyRewards(model, scorer)
+        self._episode, self._t = -1, 0
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        """Start an episode."""
+        observation, info = self.env.reset(**kwargs)
+        if self._episode >= 0:
+            self._rewards.cut(RowKey(0, self._episode, self._t))
+        self._episode, self._t = self._episode + 1, 0
+        self._rewards.observe([(RowKey(0, self._episode, 0), info.pop(ROW))])
+        return observation, info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Step and reward the state that was reached."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._t += 1
+        key = RowKey(0, self._episode, self._t)
+        self._rewards.observe([(key, info.pop(ROW))])
+        ours = float(self._rewards.fill(np.array([key], dtype=KEY_DTYPE))[0])
+        info["original_reward"], info["vlm_reward"] = float(info.get("original_reward", reward)), ours
+        return observation, ours, terminated, truncated, info
