@@ -1,0 +1,12 @@
+"""Frames and text to unit embeddings."""
+
+from vlmrl.registry import Registry
+
+# Each entry is a config dataclass whose `build(device)` returns an Encoder.
+ENCODERS = Registry(
+    "encoder",
+    {
+        "mini": "vlmrl.encoders.mini:MiniConfig",
+        "open_clip": "vlmrl.encoders.open_clip:OpenClipConfig",
+    },
+)

@@ -1,0 +1,58 @@
+"""What an encoder is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class Encoder(Protocol):
+    """Maps pictures and sentences into one space. Stateless: the same content gives the same embedding.
+
+    Attributes:
+        name: What a person calls it, such as "ViT-H-14/laion2b_s32b_b79k".
+        fingerprint: Hex digest of architecture, weights and preprocessing; a key for anything that keeps embeddings.
+        image_size: (height, width) in pixels at which frames are best rendered: nothing is resized then.
+        dim: Length E of an embedding.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def fingerprint(self) -> str: ...  # noqa: D102
+
+    @property
+    def image_size(self) -> tuple[int, int]: ...  # noqa: D102
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+
+    def encode_images(self, frames: np.ndarray) -> np.ndarray:
+        """Embed pictures.
+
+        Args:
+            frames: (n, H, W, 3) uint8 RGB of any size, n >= 0.
+
+        Returns:
+            (n, E) float32, each row of unit length.
+        """
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed sentences.
+
+        Returns:
+            (n, E) float32, each row of unit length.
+        """
+        ...
+
+    def check_env(self, env: str) -> None:
+        """Refuse an environment of the suite whose pictures this encoder was not made for.
+
+        Raises:
+            UserError: Names the environments that its card lists and how to insist.
+        """
+        ...

@@ -1,0 +1,98 @@
+"""The embedded encoder: a small open_clip model of the suite's own, for machines without weights or a network.
+
+It is a stand-in with which everything runs and can be tested offline, not evidence about CLIP. What it was trained
+on and how well it does is in the model card beside its weights (`mini_weights/README.md`); the workflow that trains
+it is `vlmrl.workflows.mini`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from vlmrl.encoders.open_clip import OpenClipConfig, OpenClipEncoder
+from vlmrl.errors import UserError
+
+WEIGHTS = Path(__file__).parent / "mini_weights"
+# The environments of the model card, by the names that the suite gives them (`configs/env/<name>.yaml`).
+CARD_ENVS = ("cartpole", "humanoid")
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """Settings of `encoder=mini`.
+
+    Attributes:
+        path: Folder with other weights of the same kind, as `vlmrl.workflows.mini.fit` writes it; empty takes the
+            embedded ones.
+        any_env: Allow environments that are not on the model card.
+        precision: "fp32" or "bf16".
+        batch_size: Pictures or sentences encoded at once.
+    """
+
+    path: str = ""
+    any_env: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int = 64
+
+    def build(self, device: str) -> MiniEncoder:
+        """Load the encoder onto a torch device.
+
+        Raises:
+            UserError: `path` holds no such model.
+        """
+        return MiniEncoder(self, device)
+
+
+class MiniEncoder(OpenClipEncoder):
+    """The embedded encoder; see this module.
+
+    It warns of words that it was never taught: their embeddings are zero, so that they are passed over.
+
+    Args:
+        config: Its settings.
+        device: Torch device.
+
+    Raises:
+        UserError: `config.path` holds no such model.
+    """
+
+    def __init__(self, config: MiniConfig, device: str = "cpu"):
+        folder = Path(config.path) if config.path else WEIGHTS
+        super().__init__(
+            OpenClipConfig(model=f"local-dir:{folder}", precision=config.precision, batch_size=config.batch_size),
+            device,
+        )
+        self.name = f"mini/{folder.name}" if config.path else "mini"
+        self._any_env = config.any_env
+        self._taught = (self._model.token_embedding.weight.abs().sum(dim=1) > 0).cpu().numpy()
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """See `base.Encoder.encode_texts`; warns of words that are not known."""
+        unknown = sorted({word for text in texts for word in self.unknown_words(text)})
+        if unknown:
+            warnings.warn(
+                f"Encoder {self.name} was never taught the words {unknown} and passes over them. It knows the poses "
+                f"and words of its model card ({WEIGHTS / 'README.md'}); for any sentence, encoder=open_clip.",
+                stacklevel=2,
+            )
+        return super().encode_texts(texts)
+
+    def unknown_words(self, text: str) -> list[str]:
+        """Return the words of a sentence that the training captions never held, in lower case."""
+        tokens = self._tokenizer.encode(text)
+        return [self._tokenizer.decode([token]).strip() for token in tokens if not self._taught[token]]
+
+    def check_env(self, env: str) -> None:
+        """See `base.Encoder.check_env`."""
+        if env not in CARD_ENVS and not self._any_env:
+            raise UserError(
+                f"Encoder {self.name} has only seen the environments {', '.join(CARD_ENVS)}, and this is '{env}': its "
+                "rewards would mean nothing. Take a model trained on pictures from everywhere, encoder=open_clip "
+                "encoder.pretrained=<tag>, or insist with encoder.any_env=true."
+            )

@@ -1,0 +1,1 @@
+"""Trains the embedded encoder: renders frames, writes captions from geometry, fits an open_clip model, measures it."""
