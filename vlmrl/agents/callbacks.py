@@ -1,0 +1,102 @@
+"""What is logged while an agent learns."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from tqdm import tqdm
+
+from vlmrl.envs.lazy_rewards import LazyRewards
+
+
+class RewardLog(BaseCallback):
+    """Logs the model's reward beside the truth, and says now and then in one line how things stand.
+
+    Writes `rollout/ep_vlm_rew_mean` (sum of the model's unscaled rewards over an episode) and
+    `rollout/predicate_fraction` (share of an episode's steps at which the task's predicate holds), each the mean of
+    the last 100 episodes. `rollout/ep_rew_mean` is SB3's own tag and holds the task's ground truth.
+
+    Args:
+        rewards: The source of the model's rewards.
+        lines: Number of lines to print over the whole run; 0 prints none.
+    """
+
+    def __init__(self, rewards: LazyRewards, lines: int = 20):
+        super().__init__()
+        self._rewards = rewards
+        self._lines = lines
+        self._returns: deque[float] = deque(maxlen=100)
+        self._fractions: deque[float] = deque(maxlen=100)
+        self._next_line = 0.0
+        self._every = 0.0
+
+    def _on_training_start(self) -> None:
+        remaining = self.locals["total_timesteps"] - self.num_timesteps
+        self._every = remaining / self._lines if self._lines else float("inf")
+        self._next_line = self.num_timesteps + self._every
+        if self._lines:
+            headers = ("step", "truth", "model reward", "predicate")
+            tqdm.write("".join(f"{header:>14}" for header in headers) + "   (means of the last 100 episodes)")
+
+    def _on_step(self) -> bool:
+        for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
+            if done and "predicate_fraction" in info:
+                self._fractions.append(info["predicate_fraction"])
+        self._returns.extend(self._rewards.pop_returns())
+        if self._returns:
+            self.logger.record("rollout/ep_vlm_rew_mean", fmean(self._returns))
+        if self._fractions:
+            self.logger.record("rollout/predicate_fraction", fmean(self._fractions))
+        if self.num_timesteps >= self._next_line:
+            self._next_line += self._every
+            tqdm.write(self._line())
+        return True
+
+    def _line(self) -> str:
+        def column(values: Sequence[float], form: str) -> str:
+            return form.format(fmean(values)) if values else "-"
+
+        truth = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        cells = (
+            f"{self.num_timesteps:,}",
+            column(truth, "{:.2f}"),
+            column(self._returns, "{:.2f}"),
+            column(self._fractions, "{:.1%}"),
+        )
+        return "".join(f"{cell:>14}" for cell in cells)
+
+
+class StopOnInterrupt(BaseCallback):
+    """Ends training at the next step after Ctrl-C; a second Ctrl-C interrupts at once.
+
+    An interrupt that is raised just anywhere can tear a checkpoint or be swallowed by whatever happens to run.
+
+    Attributes:
+        stopped: Whether Ctrl-C was pressed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = False
+        self._before: Any = None
+
+    def _on_training_start(self) -> None:
+        if threading.current_thread() is threading.main_thread():  # Python takes signals nowhere else
+            self._before = signal.signal(signal.SIGINT, self._interrupt)
+
+    def _on_step(self) -> bool:
+        return not self.stopped
+
+    def _on_training_end(self) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        self.stopped = True
+        signal.signal(signal.SIGINT, self._before)

@@ -1,0 +1,96 @@
+"""Deep Q-learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from vlmrl.agents.schedules import Schedule, step_size
+from vlmrl.typed import Count, Natural, Positive, Range, Share
+
+if TYPE_CHECKING:
+    from stable_baselines3 import DQN
+    from stable_baselines3.common.vec_env import VecEnv
+
+
+@dataclass(frozen=True)
+class DqnConfig:
+    """Settings of `agent=dqn`, named and meant as in Stable-Baselines3's `DQN`; `configs/agent/dqn.yaml` has values.
+
+    Attributes:
+        learning_rate: Step size.
+        learning_rate_schedule: "constant", or "linear" down to 0 at the end of the run.
+        buffer_size: Transitions kept, over all environments.
+        learning_starts: Transitions taken at random before learning starts.
+        batch_size: Transitions a gradient step.
+        tau: Share of the network that flows into its target at each target update, 0 to 1; 1 copies it.
+        gamma: Discount a step, 0 to 1.
+        train_freq: Steps of the vector of environments between updates.
+        gradient_steps: Gradient steps an update; -1 takes as many as transitions came.
+        n_steps: Rewards summed up before bootstrapping; 1 is plain DQN.
+        target_update_interval: Transitions between target updates.
+        exploration_fraction: Share of the run over which random actions get rarer, 0 to 1.
+        exploration_initial_eps: Share of random actions at the start, 0 to 1.
+        exploration_final_eps: Share of random actions after that, 0 to 1.
+        max_grad_norm: Length to which gradients are cut.
+        net_arch: Width of each hidden layer.
+    """
+
+    learning_rate: Positive
+    learning_rate_schedule: Schedule
+    buffer_size: Count
+    learning_starts: Natural
+    batch_size: Count
+    tau: Share
+    gamma: Share
+    train_freq: Count
+    gradient_steps: Annotated[int, Range(-1)]
+    n_steps: Count
+    target_update_interval: Count
+    exploration_fraction: Share
+    exploration_initial_eps: Share
+    exploration_final_eps: Share
+    max_grad_norm: Positive
+    net_arch: tuple[Count, ...]
+
+    def build(self, env: VecEnv, seed: int, device: str) -> DQN:
+        """Make the algorithm.
+
+        Args:
+            env: Environments; those of a `RewardVecEnv` leave their rewards to its buffer.
+            seed: Seed of the networks, of exploration and of sampling.
+            device: "auto", "cpu", "cuda" or "cuda:<n>".
+        """
+        from stable_baselines3 import DQN
+
+        from vlmrl.agents.buffers import attach_rewards, replay_settings
+
+        model = DQN(
+            "MlpPolicy",
+            env,
+            learning_rate=step_size(self.learning_rate, self.learning_rate_schedule),
+            buffer_size=self.buffer_size,
+            learning_starts=self.learning_starts,
+            batch_size=self.batch_size,
+            tau=self.tau,
+            gamma=self.gamma,
+            train_freq=self.train_freq,
+            gradient_steps=self.gradient_steps,
+            target_update_interval=self.target_update_interval,
+            exploration_fraction=self.exploration_fraction,
+            exploration_initial_eps=self.exploration_initial_eps,
+            exploration_final_eps=self.exploration_final_eps,
+            max_grad_norm=self.max_grad_norm,
+            policy_kwargs={"net_arch": list(self.net_arch)},
+            seed=seed,
+            device=device,
+            **replay_settings(self.n_steps, self.gamma),
+        )
+        attach_rewards(model)
+        return model
+
+    def algorithm(self) -> type[DQN]:
+        """Return the class, which loads what it has saved."""
+        from stable_baselines3 import DQN
+
+        return DQN

@@ -1,0 +1,97 @@
+"""Soft actor-critic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from vlmrl.agents.schedules import Schedule, step_size
+from vlmrl.errors import UserError
+from vlmrl.typed import Count, Natural, Positive, Range, Share
+
+if TYPE_CHECKING:
+    from stable_baselines3 import SAC
+    from stable_baselines3.common.vec_env import VecEnv
+
+
+@dataclass(frozen=True)
+class SacConfig:
+    """Settings of `agent=sac`, named and meant as in Stable-Baselines3's `SAC`; `configs/agent/sac.yaml` has values.
+
+    Attributes:
+        learning_rate: Step size of actor, critics and entropy coefficient.
+        learning_rate_schedule: "constant", or "linear" down to 0 at the end of the run.
+        buffer_size: Transitions kept, over all environments.
+        learning_starts: Transitions taken at random before learning starts.
+        batch_size: Transitions a gradient step.
+        tau: Share of the critics that flows into their targets at each update, 0 to 1.
+        gamma: Discount a step, 0 to 1.
+        train_freq: Steps of the vector of environments between updates.
+        gradient_steps: Gradient steps an update; -1 takes as many as transitions came.
+        n_steps: Rewards summed up before bootstrapping; 1 is plain SAC.
+        ent_coef: Entropy coefficient: a number, "auto" (learned), or "auto_0.1" (learned from 0.1 on).
+        use_sde: Explore with state-dependent noise.
+        net_arch: Width of each hidden layer of actor and critics.
+    """
+
+    learning_rate: Positive
+    learning_rate_schedule: Schedule
+    buffer_size: Count
+    learning_starts: Natural
+    batch_size: Count
+    tau: Share
+    gamma: Share
+    train_freq: Count
+    gradient_steps: Annotated[int, Range(-1)]
+    n_steps: Count
+    ent_coef: str
+    use_sde: bool
+    net_arch: tuple[Count, ...]
+
+    def __post_init__(self) -> None:
+        if self.ent_coef != "auto":
+            try:
+                float(self.ent_coef.removeprefix("auto_"))
+            except ValueError:
+                raise UserError(
+                    f"agent.ent_coef is '{self.ent_coef}'; it must be a number, auto, or auto_<first value>."
+                ) from None
+
+    def build(self, env: VecEnv, seed: int, device: str) -> SAC:
+        """Make the algorithm.
+
+        Args:
+            env: Environments; those of a `RewardVecEnv` leave their rewards to its buffer.
+            seed: Seed of the networks, of exploration and of sampling.
+            device: "auto", "cpu", "cuda" or "cuda:<n>".
+        """
+        from stable_baselines3 import SAC
+
+        from vlmrl.agents.buffers import attach_rewards, replay_settings
+
+        model = SAC(
+            "MlpPolicy",
+            env,
+            learning_rate=step_size(self.learning_rate, self.learning_rate_schedule),
+            buffer_size=self.buffer_size,
+            learning_starts=self.learning_starts,
+            batch_size=self.batch_size,
+            tau=self.tau,
+            gamma=self.gamma,
+            train_freq=self.train_freq,
+            gradient_steps=self.gradient_steps,
+            ent_coef=self.ent_coef if self.ent_coef.startswith("auto") else float(self.ent_coef),
+            use_sde=self.use_sde,
+            policy_kwargs={"net_arch": list(self.net_arch)},
+            seed=seed,
+            device=device,
+            **replay_settings(self.n_steps, self.gamma),
+        )
+        attach_rewards(model)
+        return model
+
+    def algorithm(self) -> type[SAC]:
+        """Return the class, which loads what it has saved."""
+        from stable_baselines3 import SAC
+
+        return SAC
