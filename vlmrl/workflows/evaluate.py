@@ -1,0 +1,155 @@
+"""Measure finished runs again, and policies from outside in the same way: side by side, from the same starts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import torch
+from rich.console import Console
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from vlmrl.envs.make import EnvSettings, make_env
+from vlmrl.errors import UserError
+from vlmrl.workflows.build import Parts, build_parts, resolve_device
+from vlmrl.workflows.config import EvaluateConfig, TrainConfig, train_settings
+from vlmrl.workflows.policies import as_policy, open_policy
+from vlmrl.workflows.report import make_console, results_table, shown
+from vlmrl.workflows.rollouts import Episodes, Policy, measure, record_grid
+from vlmrl.workflows.run_folder import RunFolder, create, find
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A policy that is measured.
+
+    Attributes:
+        name: Path of its run, or what the person calls it.
+        policy: Acts.
+        parts: Its environment and reward model.
+    """
+
+    name: str
+    policy: Policy
+    parts: Parts
+
+
+def evaluate(settings: EvaluateConfig, policies: Mapping[str, Any] | None = None) -> dict[str, Episodes]:
+    """Measure policies: those of runs, each in its own environment and with its own reward model, and others.
+
+    Everything that a person can name wrongly is found before anything is measured.
+
+    Args:
+        settings: Says which policies and how many episodes; `run_dir` is the folder for `result.json`.
+        policies: {name: policy} for names in `settings.policy` that stand for objects of the calling program: a
+            function from observation to action, or an object with a method `predict`.
+
+    Returns:
+        {run or policy: its episodes}.
+
+    Raises:
+        UserError: A folder holds no finished run, a policy cannot be had or does not fit its environment.
+    """
+    console = make_console()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    contenders = gather(settings, policies or {}, resolve_device(settings.device))
+    folder = create(Path(settings.run_dir), settings)
+    results: dict[str, Episodes] = {}
+    for _, group in itertools.groupby(contenders, key=lambda contender: id(contender.parts)):
+        together = list(group)
+        results |= measure(
+            {contender.name: contender.policy for contender in together},
+            together[0].parts,
+            settings.episodes,
+            settings.n_envs,
+            settings.seed,
+            settings.progress_bar,
+        )
+    _report(console, settings, folder, results)
+    if settings.video:
+        clip = Path(settings.video_dir) / f"evaluate_{folder.path.name}.mp4"
+        columns = {
+            letter: (contender.policy, contender.parts.env)
+            for letter, contender in zip(_letters(), contenders, strict=False)
+        }
+        with console.status("Filming…"):
+            record_grid(columns, clip, min(settings.video_episodes, settings.episodes), settings.seed)
+        console.print(f"clip: {shown(clip)}", soft_wrap=True)
+    console.print(f"figures: {shown(folder.result)}", soft_wrap=True)
+    return results
+
+
+def gather(settings: EvaluateConfig, policies: Mapping[str, Any], device: str) -> list[Contender]:
+    """Load every run and policy that is to be measured; each name once.
+
+    Raises:
+        UserError: See `evaluate`.
+    """
+    found: dict[str, Contender] = {}
+    for folder in map(find, settings.runs):
+        _, parts, model = open_run(folder, device)
+        found.setdefault(shown(folder.path), Contender(shown(folder.path), model, parts))
+    if settings.policy:
+        parts = build_parts(settings.scene, device) if settings.scene is not None else next(iter(found.values())).parts
+        observation_space, action_space = spaces(parts.env)
+        for name in settings.policy:
+            if name in policies:
+                policy = as_policy(name, policies[name], action_space)
+            else:
+                policy = open_policy(name, observation_space, action_space, settings.algorithm, device, settings.seed)
+            found.setdefault(name, Contender(name, policy, parts))
+    return list(found.values())
+
+
+def spaces(settings: EnvSettings) -> tuple[gym.Space, gym.Space]:
+    """Return what policies see and how they act in an environment."""
+    env = make_env(settings)
+    try:
+        return env.observation_space, env.action_space
+    finally:
+        env.close()
+
+
+def open_run(folder: RunFolder, device: str) -> tuple[TrainConfig, Parts, BaseAlgorithm]:
+    """Load settings, parts and trained policy of a run.
+
+    Raises:
+        UserError: The folder holds no run, or one that has not saved its policy.
+    """
+    settings = train_settings(folder.read_config())
+    if not folder.model.is_file():
+        raise UserError(
+            f"The run '{folder.path}' holds no {folder.model.name}: it has not ended yet, or it failed. "
+            f"Its log is {folder.path / 'progress.csv'}."
+        )
+    return settings, build_parts(settings, device), settings.agent.config.algorithm().load(folder.model, device=device)
+
+
+def _report(console: Console, settings: EvaluateConfig, folder: RunFolder, results: dict[str, Episodes]) -> None:
+    """Print the table and write `result.json`."""
+    summaries = {name: episodes.summary() for name, episodes in results.items()}
+    folder.result.write_text(json.dumps(summaries, indent=2) + "\n")
+    # Paths are too long for a table: letters stand for them, here and in the film.
+    letters = dict(zip(summaries, _letters(), strict=False))
+    for name, letter in letters.items():
+        console.print(f"{letter}: {name}", soft_wrap=True, highlight=False)
+    console.print(
+        results_table(
+            {letters[name]: summary for name, summary in summaries.items()},
+            f"{settings.episodes} episodes each from seed {settings.seed}, mean and 95 % interval",
+        )
+    )
+
+
+def _letters() -> Iterable[str]:
+    """Yield a, b, ..., z, aa, bb, ..."""
+    for repeats in itertools.count(1):
+        for letter in string.ascii_lowercase:
+            yield letter * repeats

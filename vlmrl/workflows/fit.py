@@ -1,0 +1,30 @@
+"""Train an encoder by the recipe that belongs to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from vlmrl.registry import Registry
+from vlmrl.workflows.build import resolve_device
+from vlmrl.workflows.config import FitConfig
+
+# Each entry takes the recipe that `vlmrl.workflows.config.RECIPES` lists under the same name, and returns a report.
+FITS = Registry("fit", {"mini": "vlmrl.workflows.mini.fit:fit"})
+
+
+def fit(settings: FitConfig) -> dict[str, Any]:
+    """Train an encoder.
+
+    Args:
+        settings: Which one, how and where.
+
+    Returns:
+        What the recipe reports: held-out figures, where the weights are.
+
+    Raises:
+        UserError: A setting of the recipe is wrong.
+    """
+    recipe = replace(settings.recipe, device=resolve_device(settings.device))
+    report: dict[str, Any] = FITS.load(settings.encoder)(recipe)
+    return report

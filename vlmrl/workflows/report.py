@@ -1,0 +1,48 @@
+"""How figures are shown."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def results_table(summaries: dict[str, dict[str, Any]], title: str) -> Table:
+    """Lay out summaries of `Episodes`, one policy a line."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("policy", no_wrap=True)
+    for header in ("predicate\nholds", "success", "truth", "model\nreward"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, summary in summaries.items():
+        table.add_row(
+            name,
+            _cell(summary.get("fraction"), percent=True),
+            _cell(summary.get("success"), percent=True),
+            _cell(summary.get("truth")),
+            _cell(summary.get("model_reward")),
+        )
+    return table
+
+
+def _cell(figure: dict[str, Any] | None, percent: bool = False) -> str:
+    if figure is None:
+        return "no predicate"
+    low, high = figure["interval"]
+    if percent:
+        return f"{figure['mean']:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
+    return f"{figure['mean']:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def make_console() -> Console:
+    """Make a console that is wide enough for the tables where the output goes to a file or a pipe."""
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def shown(path: Path) -> str:
+    """Return a path as seen from the folder one stands in, if it lies below it."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

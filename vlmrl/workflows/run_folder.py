@@ -1,0 +1,155 @@
+"""The folder of a run: what was asked, with what, and what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import yaml
+
+from vlmrl.errors import UserError
+
+PACKAGES = ("vlmrl", "torch", "stable-baselines3", "gymnasium", "mujoco", "open_clip_torch", "numpy", "hydra-core")
+
+
+class HasPlain(Protocol):
+    """Settings that can be written down."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return nested dicts of plain values."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths in a run folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Resolved settings, yaml."""
+        return self.path / "config.yaml"
+
+    @property
+    def model(self) -> Path:
+        """The policy and its optimisers, an SB3 zip."""
+        return self.path / "model.zip"
+
+    @property
+    def untrained(self) -> Path:
+        """The policy as it was before training, an SB3 zip."""
+        return self.path / "untrained.zip"
+
+    @property
+    def result(self) -> Path:
+        """Figures of the trained policy and its controls, JSON."""
+        return self.path / "result.json"
+
+    @property
+    def monitor(self) -> Path:
+        """Folder of `<i>.monitor.csv`, one line an episode."""
+        return self.path / "monitor"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of `<step>/`, from which the run can be resumed."""
+        return self.path / "checkpoints"
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the settings of the run.
+
+        Raises:
+            UserError: This is not a run folder.
+        """
+        if not self.config.is_file():
+            raise UserError(
+                f"'{self.path}' is not a run folder: it holds no {self.config.name}. Give a folder that train made."
+            )
+        return yaml.safe_load(self.config.read_text())
+
+
+def create(path: Path, settings: HasPlain) -> RunFolder:
+    """Make a run folder and write down what is asked and with what.
+
+    Writes `config.yaml`, `command.txt` and `versions.json`.
+
+    Args:
+        path: The folder; made if need be.
+        settings: Settings with a method `plain()`.
+
+    Raises:
+        UserError: The folder holds another run.
+    """
+    folder = RunFolder(path)
+    if folder.config.exists():
+        raise UserError(f"'{path}' already holds a run; choose another run_dir.")
+    folder.monitor.mkdir(parents=True, exist_ok=True)
+    folder.config.write_text(yaml.safe_dump(_plain(settings.plain()), sort_keys=False))
+    folder.path.joinpath("command.txt").write_text(
+        shlex.join([Path(sys.executable).name, "-m", *_module_and_arguments()]) + "\n"
+    )
+    folder.path.joinpath("versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
+    return folder
+
+
+def find(name: str, runs: Path = Path("runs")) -> RunFolder:
+    """Return the run folder of that path; "last" is the newest one in `runs/`.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    path = runs / "last" if name == "last" else Path(name)
+    if not path.is_dir():
+        raise UserError(
+            f"There is no run folder '{path}'. Train one with: python -m vlmrl.train env=humanoid reward=clip"
+        )
+    return RunFolder(path.resolve())
+
+
+def point_last(folder: RunFolder, runs: Path) -> None:
+    """Point the link `runs/last` at a run. The link is replaced in one step, so it never dangles."""
+    runs.mkdir(parents=True, exist_ok=True)
+    fresh = runs / f".last.{os.getpid()}"
+    try:
+        fresh.symlink_to(os.path.relpath(folder.path, runs), target_is_directory=True)
+        fresh.replace(runs / "last")
+    except OSError as error:  # file systems without links: the path is printed anyway
+        print(f"The link {runs / 'last'} could not be made ({error}).", file=sys.stderr)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, the platform and the packages that results depend on."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _module_and_arguments() -> list[str]:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    module = spec.name if spec is not None else Path(sys.argv[0]).stem
+    return [module, *sys.argv[1:]]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples to lists and paths to strings, for yaml."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
