@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,11 @@ def shown(path: Path) -> str:
     """Return a path as seen from the folder one stands in, if it lies below it."""
     path = path.absolute()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def python_command() -> str:
+    """Return how this Python is called from a shell here: "python" where that is it, else its path."""
+    found = shutil.which("python")
+    return (
+        "python" if found and Path(found).absolute() == Path(sys.executable).absolute() else shown(Path(sys.executable))
+    )

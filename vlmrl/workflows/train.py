@@ -20,7 +20,7 @@ from vlmrl.envs.make import make_vec_env
 from vlmrl.errors import UserError
 from vlmrl.workflows.build import Parts, build_parts, resolve_device
 from vlmrl.workflows.config import TrainConfig
-from vlmrl.workflows.report import make_console, results_table, shown
+from vlmrl.workflows.report import make_console, python_command, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
 
@@ -199,5 +199,7 @@ def _report(
     ):
         if path is not None:
             console.print(f"{label + ':':8}{shown(path)}", soft_wrap=True)
-    longer = f"python -m vlmrl.train resume={shown(folder.path)} total_timesteps={4 * settings.total_timesteps}"
+    longer = (
+        f"{python_command()} -m vlmrl.train resume={shown(folder.path)} total_timesteps={4 * settings.total_timesteps}"
+    )
     console.print(f"longer: {longer}", soft_wrap=True)
