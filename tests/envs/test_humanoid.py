@@ -181,3 +181,14 @@ def test_without_opengl_there_is_one_clear_error() -> None:
     # GLFW needs a display; on a machine without one it stands for "no OpenGL".
     environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"} | {"MUJOCO_GL": "glfw"}
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120, env=environment)
+
+
+def test_a_reset_says_how_the_episode_starts() -> None:
+    env = gym.make("vlmrl/Humanoid-v0", start="mixed")
+    seen = []
+    for seed in range(8):
+        _, info = env.reset(seed=seed)
+        upright = env.unwrapped.simulator_state()["torso_up"][2] > 0.9
+        assert info["start"] == ("standing" if upright else "fallen")
+        seen.append(info["start"])
+    assert set(seen) == {"standing", "fallen"}

@@ -98,7 +98,7 @@ def test_what_cannot_be_made_says_why(env_id: str, kwargs: dict, message: str) -
 
 
 def test_a_task_names_its_start_and_the_user_has_the_last_word() -> None:
-    task = Task("stand", "g", "b", camera="side", start="fallen")
+    task = Task("stand", "g", "b", cameras=("side",), start="fallen")
     for kwargs, fallen in (({}, True), ({"start": "standing"}, False)):
         env = make_env(EnvSettings("vlmrl/Hopper-v0", task, kwargs=kwargs))
         env.reset(seed=0)

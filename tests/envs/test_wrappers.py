@@ -66,6 +66,26 @@ def test_bad_input_at_construction(env, fields: set[str], message: str) -> None:
         RowWriter(env(), fields, cameras=("fronts",))
 
 
+def test_several_views_need_an_environment_that_has_them() -> None:
+    with pytest.raises(UserError, match="looks through front and side, .* the one view of its render"):
+        RowWriter(PointEnv(), {"frames"}, cameras=("front", "side"))
+
+
+def test_each_camera_draws_its_own_picture_and_the_reward_sees_all() -> None:
+    model = ClipReward("bright", encoder=BrightnessEncoder(), views="min")
+    both = ("front", "side")
+    single = {}
+    for cameras in (both, *((name,) for name in both)):
+        env = ModelRewardWrapper(
+            gym.make("vlmrl/Hopper-v0", render_mode="rgb_array", width=32, height=32), model, cameras
+        )
+        env.reset(seed=0)
+        single[cameras] = env.step(env.action_space.sample() * 0)[1]
+        env.close()
+    assert single["front",] != single["side",]
+    assert np.isclose(single[both], min(single["front",], single["side",]), atol=1e-6)
+
+
 def test_a_picture_that_is_none_is_said_so() -> None:
     class Grey(PointEnv):
         def render(self) -> np.ndarray:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from tests.toys import BrightnessEncoder
 from vlmrl.errors import UserError
 from vlmrl.reward_models.clip import ClipReward, goal_baseline_reward
+from vlmrl.reward_models.clip_contrastive import ClipContrastiveReward
 from vlmrl.rows import Rows
 
 
@@ -71,3 +74,39 @@ def test_several_prompts_are_averaged_and_not_renormalised() -> None:
 def test_bad_input(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         ClipReward(**arguments, encoder=BrightnessEncoder())
+
+
+@pytest.mark.parametrize(("views", "combine"), [("mean", np.mean), ("min", np.min)])
+def test_views_are_combined_as_asked(views: str, combine: Any) -> None:
+    encoder = BrightnessEncoder()
+    pictures = {name: np.full((1, 8, 8, 3), level, np.uint8) for name, level in (("front", 250), ("side", 20))}
+    embeddings = {name: encoder.encode_images(frames) for name, frames in pictures.items()}
+    together = Rows(np.array([1]), {"embeddings": embeddings})
+    alone = [Rows(np.array([1]), {"embeddings": {name: view}}) for name, view in embeddings.items()]
+    for model in (
+        ClipReward("bright", encoder=encoder, views=views),  # type: ignore[arg-type]
+        ClipContrastiveReward("bright", "dark", encoder=encoder, views=views),  # type: ignore[arg-type]
+    ):
+        single = [float(model(rows)[0]) for rows in alone]
+        assert single[0] > single[1] + 0.1
+        assert np.isclose(model(together)[0], combine(single), atol=1e-6)
+
+
+def test_a_threshold_comes_after_the_views_are_combined() -> None:
+    encoder = BrightnessEncoder()
+    embeddings = {
+        name: encoder.encode_images(np.full((1, 8, 8, 3), level, np.uint8)) for name, level in (("a", 255), ("b", 100))
+    }
+    rows = Rows(np.array([1]), {"embeddings": embeddings})
+    rewards = [
+        ClipContrastiveReward("bright", "dark", threshold=0.5, encoder=encoder, views=views)(rows)[0]  # type: ignore[arg-type]
+        for views in ("mean", "min")
+    ]
+    assert rewards == [1.0, 0.0]
+
+
+def test_an_unknown_way_to_combine_views_is_refused() -> None:
+    encoder = BrightnessEncoder()
+    rows = Rows(np.array([1]), {"embeddings": {"a": encoder.encode_images(np.zeros((1, 8, 8, 3), np.uint8))}})
+    with pytest.raises(UserError, match="Did you mean 'mean'"):
+        ClipReward("bright", encoder=encoder, views="men")(rows)  # type: ignore[arg-type]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gymnasium.envs.mujoco.ant_v5 import AntEnv
-from gymnasium.utils import EzPickle
 
 from vlmrl.envs.runners import Runner, tracking_cameras
 
@@ -39,21 +36,4 @@ class Ant(Runner, AntEnv):
 
     cameras = tracking_cameras(distance=4.5, height=0.5, elevation=-20.0)
     FEET = ("left_ankle_geom", "right_ankle_geom", "third_ankle_geom", "fourth_ankle_geom")
-
-    def __init__(
-        self,
-        render_mode: str | None = None,
-        width: int = 224,
-        height: int = 224,
-        camera: str = "side",
-        profile: str = "lean",
-        start: str = "standing",
-        **kwargs: Any,
-    ):
-        self.set_view(width, height, camera, profile)
-        self.set_start(start)
-        kwargs = {"terminate_when_unhealthy": False, "include_cfrc_ext_in_observation": False} | kwargs
-        AntEnv.__init__(self, render_mode=render_mode, width=width, height=height, **kwargs)
-        EzPickle.__init__(self, render_mode, width, height, camera, profile, start, **kwargs)  # not what the base kept
-        self.pictures_only()
-        self.open_floor()
+    DEFAULTS = {"terminate_when_unhealthy": False, "include_cfrc_ext_in_observation": False}

@@ -72,12 +72,13 @@ class CartPole(CartPoleEnv, EzPickle):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start an episode, see `start`."""
         observation, info = super().reset(seed=seed, options=options)
-        if self._start == "hanging" or (self._start == "mixed" and self.np_random.random() < 0.5):
+        hanging = self._start == "hanging" or (self._start == "mixed" and self.np_random.random() < 0.5)
+        if hanging:
             x, speed, angle, angular_speed = observation
             wrapped = angle - np.pi if angle > 0 else angle + np.pi  # within -pi to pi
             self.state = np.array([x, speed, wrapped, angular_speed])
             observation = np.array(self.state, dtype=np.float32)
-        return observation, info
+        return observation, {**info, "start": "hanging" if hanging else "upright"}
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Advance by 0.02 s; never terminates."""

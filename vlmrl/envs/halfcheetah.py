@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gymnasium.envs.mujoco.half_cheetah_v5 import HalfCheetahEnv
-from gymnasium.utils import EzPickle
 
 from vlmrl.envs.runners import Runner, tracking_cameras
 
@@ -37,20 +34,3 @@ class HalfCheetah(Runner, HalfCheetahEnv):
 
     cameras = tracking_cameras(distance=4.0, height=0.6)
     FEET = ("bfoot", "ffoot")
-
-    def __init__(
-        self,
-        render_mode: str | None = None,
-        width: int = 224,
-        height: int = 224,
-        camera: str = "side",
-        profile: str = "lean",
-        start: str = "standing",
-        **kwargs: Any,
-    ):
-        self.set_view(width, height, camera, profile)
-        self.set_start(start)
-        HalfCheetahEnv.__init__(self, render_mode=render_mode, width=width, height=height, **kwargs)
-        EzPickle.__init__(self, render_mode, width, height, camera, profile, start, **kwargs)  # not what the base kept
-        self.pictures_only()
-        self.open_floor()

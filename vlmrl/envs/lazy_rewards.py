@@ -7,16 +7,21 @@ for the rewards of its transitions at the last moment, and then they are filled 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from vlmrl.envs.shaping import PotentialShaping
 from vlmrl.episodes import EpisodeStore
+from vlmrl.errors import UserError
 from vlmrl.reward_models.base import RewardModel
 from vlmrl.rows import Row, RowKey
 from vlmrl.serving.scorer import Scorer, Ticket
+
+Between = Literal["hold", "interpolate"]
+Place = tuple[int, int]  # an episode: index of its environment, and its number there
 
 KEY_DTYPE = np.dtype([("env", np.int32), ("episode", np.int32), ("t", np.int32)])
 
@@ -52,39 +57,111 @@ class RewardScale:
         return ((rewards - self.mean) / self.std).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class _Unshaped:
+    """What shaping wants to know of n consecutive steps of an episode; nothing where rewards are not shaped.
+
+    Attributes:
+        rewards: (n,) float64, what the environment gave.
+        terminated: (n,) bool.
+        start: The model's reward of the reset row, where the steps begin right after it.
+        before: Else the potential of the row before them.
+    """
+
+    rewards: np.ndarray | None = None
+    terminated: np.ndarray | None = None
+    start: float | None = None
+    before: float | None = None
+
+
 class LazyRewards:
     """Keeps the rows that rewards still need and turns them into rewards on demand.
 
     Each row's reward is filled once, in the order of time within an episode; rows that no later reward looks at are
-    dropped as it goes. A row whose frame was not drawn has the embeddings of the row before it.
+    dropped as it goes. A row whose frame was not drawn has the embeddings of the row before it, or its reward lies on
+    the line between those of its neighbours that were drawn. It is rewards that are interpolated, and not embeddings: a
+    point between two unit vectors is none, and for rewards that are linear in the embedding, as a cosine is, both come
+    to the same.
+
+    What the learner sees is made in this order: the model's rewards, interpolated, scaled, and, with `shaping`, taken
+    as potentials. The returns that are reported are sums of the first two.
 
     Args:
         model: The reward model.
         scorer: Where its encoder runs; needed if the model reads embeddings.
         scale: How the learner sees the rewards; the returns that are reported are not scaled.
+        shaping: Take the scaled rewards as potentials that shape the environment's own reward; None takes them as the
+            reward itself.
+        every: A frame is drawn at every so many steps, see `RowWriter`.
+        between: "hold" or "interpolate". The line to the next drawn frame is known once that is there, so
+            interpolated rewards should be asked for `lag` steps later. Where the next frame has not come when they are
+            asked for, at the end of a rollout or where an episode is cut, the last one is held.
+        delay: Vector steps after which the scorer has surely had time to encode a frame; see `lag`.
+
+    Raises:
+        UserError: The options contradict the model.
     """
 
-    def __init__(self, model: RewardModel, scorer: Scorer | None = None, scale: RewardScale | None = None):
+    def __init__(
+        self,
+        model: RewardModel,
+        scorer: Scorer | None = None,
+        scale: RewardScale | None = None,
+        shaping: PotentialShaping | None = None,
+        every: int = 1,
+        between: Between = "hold",
+        delay: int = 0,
+    ):
         if "embeddings" in model.needs and scorer is None:
             raise ValueError("A reward model that reads embeddings needs a scorer.")
         if model.context == "episode":
             raise ValueError("Rewards over whole episodes cannot be filled step by step.")
+        if between == "interpolate" and (model.context > 0 or model.requires_sync):
+            raise UserError(
+                "between=interpolate gives the steps between two looks a reward between both; "
+                f"{type(model).__name__} {'ends episodes' if model.requires_sync else 'compares steps'} and cannot "
+                "wait for the second. Use between=hold."
+            )
+        if shaping is not None and model.requires_sync:
+            raise UserError(
+                f"use_as=potential leaves the task as it is, and {type(model).__name__} would end its episodes. "
+                "Use reward.ends_episode=false or use_as=reward."
+            )
         self.model = model
         self.scale = scale or RewardScale()
+        self.shaping = shaping
         self._context: int = model.context
+        self._interpolates = between == "interpolate" and every > 1
+        self._every = every
         self._scorer = scorer
+        self._delay = delay
         self._store = EpisodeStore()
         self._tickets: dict[RowKey, dict[str, Ticket]] = {}
-        self._next: defaultdict[tuple[int, int], int] = defaultdict(lambda: 1)  # time step whose reward comes next
-        self._last: dict[tuple[int, int], int] = {}  # last time step of episodes that have ended
-        self._returns: defaultdict[tuple[int, int], float] = defaultdict(float)
-        self._cut: set[tuple[int, int]] = set()  # episodes that were left before their end
-        self._held: dict[tuple[int, int], dict[str, np.ndarray]] = {}  # newest embeddings of each running episode
+        self._next: defaultdict[Place, int] = defaultdict(lambda: 1)  # time step whose reward comes next
+        self._last: dict[Place, int] = {}  # last time step of episodes that have ended
+        self._returns: defaultdict[Place, float] = defaultdict(float)
+        self._cut: set[Place] = set()  # episodes that were left before their end
+        self._held: dict[Place, dict[str, np.ndarray]] = {}  # newest embeddings of each running episode
+        # For interpolation: time steps of drawn frames that wait, and that of the newest one that was filled, with its
+        # reward.
+        self._drawn: defaultdict[Place, list[int]] = defaultdict(list)
+        self._anchor: dict[Place, tuple[int, float]] = {}
+        self._potential: dict[Place, float] = {}  # for shaping: that of the row whose reward was filled last
         self._finished: list[float] = []
 
     def __len__(self) -> int:
         """Number of rows kept."""
         return len(self._store)
+
+    @property
+    def lag(self) -> int:
+        """Number of steps after which a reward is known: the scorer's delay, from the next drawn frame on."""
+        return self._delay + (self._every - 1 if self._interpolates else 0)
+
+    @property
+    def reads_reset(self) -> bool:
+        """Whether the row of the reset is looked at."""
+        return self._context > 0 or self.shaping is not None
 
     def observe(self, rows: Sequence[tuple[RowKey, Row]]) -> None:
         """Take in rows, several environments' at once so that their frames travel together."""
@@ -93,6 +170,8 @@ class LazyRewards:
         frames: list[np.ndarray] = []
         for key, row in rows:
             if encode and row.frames is not None:
+                if self._interpolates:
+                    self._drawn[key.env, key.episode].append(key.t)
                 for camera, frame in row.frames.items():
                     claims.append((key, camera))
                     frames.append(frame)
@@ -100,11 +179,11 @@ class LazyRewards:
                     row = replace(row, frames=None)
             if row.terminated or row.truncated:
                 self._last[key.env, key.episode] = key.t
-            if key.t > 0 or self._context > 0:
+            if key.t > 0 or self.reads_reset:
                 self._store.add(key, row)
         if frames:
             assert self._scorer is not None
-            for (key, camera), ticket in zip(claims, self._scorer.submit(np.stack(frames)), strict=True):
+            for (key, camera), ticket in zip(claims, self._scorer.submit(frames), strict=True):
                 self._tickets.setdefault(key, {})[camera] = ticket
 
     def fill(self, keys: np.ndarray) -> np.ndarray:
@@ -114,29 +193,40 @@ class LazyRewards:
             keys: (n,) of `KEY_DTYPE`; within an episode they continue where the last call stopped.
 
         Returns:
-            (n,) float32, scaled.
+            (n,) float32, as the learner sees them.
 
         Raises:
             FloatingPointError: The model gave a reward that is not finite.
             RuntimeError: A reward was asked for twice or out of order.
         """
-        places: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        for place, key in enumerate(keys):
-            places[int(key["env"]), int(key["episode"])].append(place)
-        self._collect([RowKey(*map(int, key)) for key in keys])
+        asked: defaultdict[Place, list[int]] = defaultdict(list)
+        for i, key in enumerate(keys):
+            asked[int(key["env"]), int(key["episode"])].append(i)
+        order = {place: sorted(where, key=lambda i: keys[i]["t"]) for place, where in asked.items()}
+        steps = {place: [int(keys[i]["t"]) for i in where] for place, where in order.items()}
+        self._collect(steps)
         raw = np.empty(len(keys), dtype=np.float32)
-        for (env, episode), where in places.items():
-            where = sorted(where, key=lambda place: keys[place]["t"])
-            raw[where] = self._fill_episode(env, episode, [int(keys[place]["t"]) for place in where])
-        return self.scale(raw)
+        unshaped: dict[Place, _Unshaped] = {}
+        for place, where in order.items():
+            raw[where], unshaped[place] = self._fill_episode(place, steps[place])
+        scaled = self.scale(raw)
+        if self.shaping is None:
+            return scaled
+        for place, where in order.items():
+            scaled[where] = self._shape(place, unshaped[place], scaled[where])
+        return scaled
 
     def cut(self, key: RowKey) -> None:
         """Take note that an episode was left at this row, before its end; its return is not reported."""
         place = (key.env, key.episode)
-        if place in self._last:
-            return
+        if place not in self._last:
+            self._cut.add(place)
+            self.end(key)
+
+    def end(self, key: RowKey) -> None:
+        """Take note that an episode has ended at this row, though the row itself does not say so."""
+        place = (key.env, key.episode)
         self._last[place] = key.t
-        self._cut.add(place)
         if self._next[place] > key.t:
             self._finish(place)
 
@@ -146,74 +236,157 @@ class LazyRewards:
         return finished
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold: the fixed scale."""
-        return {"mean": self.scale.mean, "std": self.scale.std}
+        """Return what a checkpoint must hold: the fixed scale, and returns that nobody has read yet."""
+        return {"mean": self.scale.mean, "std": self.scale.std, "finished": list(self._finished)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a checkpoint's scale."""
+        """Take over what `state_dict` returned."""
         self.scale.mean, self.scale.std = state["mean"], state["std"]
+        self._finished = list(state["finished"])
+
+    def pop_scorer_stats(self) -> dict[str, float]:
+        """Return what the scorer did since the last call; see `BatchingScorer.pop_stats`. Empty without one."""
+        return self._scorer.pop_stats() if self._scorer is not None else {}
 
     def close(self) -> None:
         """Close the scorer."""
         if self._scorer is not None:
             self._scorer.close()
 
-    def _collect(self, keys: list[RowKey]) -> None:
-        """Put the embeddings of these rows, and of the rows before them that they look at, into the store."""
-        wanted = dict.fromkeys(
-            RowKey(key.env, key.episode, t) for key in keys for t in range(max(0, key.t - self._context), key.t + 1)
-        )
-        claims = [(key, camera, ticket) for key in wanted for camera, ticket in self._tickets.pop(key, {}).items()]
+    def _collect(self, asked: Mapping[Place, list[int]]) -> None:
+        """Put the embeddings of rows that are asked for, and of all others that they look at, into the store."""
+        claims = [
+            (key, camera, ticket)
+            for (env, episode), steps in asked.items()
+            for t in range(self._first(steps), self._look_ahead((env, episode), steps[-1]) + 1)
+            for key in [RowKey(env, episode, t)]
+            for camera, ticket in self._tickets.pop(key, {}).items()
+        ]
         if not claims:
             return
-        assert self._scorer is not None
-        for (key, camera, _), embedding in zip(
-            claims, self._scorer.collect([claim[2] for claim in claims]), strict=True
-        ):
+        for (key, camera, _), embedding in zip(claims, self._embeddings(claims), strict=True):
             row = self._store[key]
             row.embeddings = {**(row.embeddings or {}), camera: embedding}
 
-    def _fill_episode(self, env: int, episode: int, steps: list[int]) -> np.ndarray:
-        expected = self._next[env, episode]
+    def _embeddings(self, claims: list[tuple[RowKey, str, Ticket]]) -> np.ndarray:
+        """Wait for embeddings, (n, E) float32, and say what was being scored where they are no good.
+
+        Raises:
+            UserError: The encoder refuses, or gives numbers that are not finite.
+        """
+        assert self._scorer is not None
+        words = getattr(self.model, "words", None)
+        scored = f"That was at {claims[0][0]} to {claims[-1][0]}" + (f", goal {list(words.goal)}." if words else ".")
+        try:
+            embeddings = self._scorer.collect([ticket for _, _, ticket in claims])
+        except UserError as error:
+            raise UserError(f"{error} {scored}") from error
+        finite = np.isfinite(embeddings).all(axis=1)
+        if not finite.all():
+            key, camera, _ = claims[int(np.flatnonzero(~finite)[0])]
+            raise UserError(
+                f"Encoder {self.model.encoder.name} gave numbers that are not finite for {(~finite).sum()} of "  # type: ignore[attr-defined]
+                f"{len(finite)} pictures, the first from camera {camera} at {key}. {scored}"
+            )
+        return embeddings
+
+    def _first(self, steps: list[int]) -> int:
+        """First row that the rewards of these steps look at."""
+        if steps[0] == 1 and self.shaping is not None:
+            return 0
+        return max(0 if self._context else 1, steps[0] - self._context)
+
+    def _look_ahead(self, place: Place, t: int) -> int:
+        """Time step of the next drawn frame from `t` on, if it is there and is looked at; else `t`."""
+        return next((drawn for drawn in self._drawn.get(place, ()) if drawn >= t), t)
+
+    def _fill_episode(self, place: Place, steps: list[int]) -> tuple[np.ndarray, _Unshaped]:
+        """Compute the model's rewards of consecutive steps, (n,) float32, and what shaping wants to know of them."""
+        env, episode = place
+        expected = self._next[place]
         if steps != list(range(expected, expected + len(steps))):
             raise RuntimeError(
                 f"Environment {env}, episode {episode}: the next reward is that of t = {expected}, not {steps[:3]}."
             )
-        first = max(1 if self._context == 0 else 0, steps[0] - self._context)
+        first, last = self._first(steps), self._look_ahead(place, steps[-1])
         if "embeddings" in self.model.needs:
-            self._hold(env, episode, first, steps[-1])
-        rows = self._store.rows(env, episode, first, steps[-1], self.model.needs)
+            self._hold(place, first, last)
+        fields = self.model.needs if self.shaping is None else self.model.needs | {"reward", "terminated"}
+        rows = self._store.rows(env, episode, first, last, fields)
         rewards = np.asarray(self.model(rows), dtype=np.float32)
         if rewards.shape != (len(rows),):
             raise ValueError(f"{type(self.model).__name__} gave shape {rewards.shape} for {len(rows)} rows.")
-        rewards = rewards[-len(steps) :]
-        if not np.isfinite(rewards).all():
-            bad = steps[int(np.flatnonzero(~np.isfinite(rewards))[0])]
+        # With a context, the first entries know too little; at the start of an episode they know all there is.
+        start = first if first == 0 and self.shaping is not None else steps[0]
+        if not np.isfinite(rewards[start - first :]).all():
+            bad = start + int(np.flatnonzero(~np.isfinite(rewards[start - first :]))[0])
             raise FloatingPointError(
-                f"{type(self.model).__name__} gave {rewards[steps.index(bad)]} "
+                f"{type(self.model).__name__} gave {rewards[bad - first]} "
                 f"at environment {env}, episode {episode}, t = {bad}."
             )
-        self._returns[env, episode] += float(rewards.sum())
-        self._next[env, episode] = steps[-1] + 1
+        if self._interpolates:
+            rewards = self._interpolate(place, first, rewards, steps[-1])
+        own = slice(steps[0] - first, steps[-1] + 1 - first)
+        self._returns[place] += float(rewards[own].sum())
+        self._next[place] = steps[-1] + 1
         self._store.drop_before(env, episode, steps[-1] + 1 - self._context)
-        if self._last.get((env, episode)) == steps[-1]:
-            self._finish((env, episode))
-        return rewards
+        unshaped = _Unshaped()
+        if self.shaping is not None:
+            unshaped = _Unshaped(
+                rows["reward"][own].astype(np.float64),
+                rows["terminated"][own],
+                start=float(rewards[0]) if steps[0] == 1 else None,
+                before=self._potential.pop(place, None),
+            )
+        if self._last.get(place) == steps[-1]:
+            self._finish(place)
+        return rewards[own], unshaped
 
-    def _hold(self, env: int, episode: int, first: int, last: int) -> None:
+    def _interpolate(self, place: Place, first: int, rewards: np.ndarray, last: int) -> np.ndarray:
+        """Give rows between two drawn frames a reward on the line between theirs; after the newest one it is held.
+
+        Args:
+            place: The episode.
+            first: Time step of the first row.
+            rewards: (n,) float32, right where a frame was drawn.
+            last: Time step of the last row whose reward is asked for; the next call begins after it.
+        """
+        waiting = self._drawn.pop(place, [])
+        drawn = [(t, float(rewards[t - first])) for t in waiting if t < first + len(rewards)]
+        known = [self._anchor[place], *drawn] if place in self._anchor else drawn
+        if not known:  # the model reads no frames
+            return rewards
+        self._drawn[place] = [t for t in waiting if t > last]
+        self._anchor[place] = max(point for point in known if point[0] <= last)
+        times, values = zip(*known, strict=True)
+        return np.interp(np.arange(first, first + len(rewards)), times, values).astype(np.float32)
+
+    def _shape(self, place: Place, unshaped: _Unshaped, potentials: np.ndarray) -> np.ndarray:
+        """Turn scaled rewards of consecutive steps, (n,) float32, into the shaped reward of the environment."""
+        assert self.shaping is not None and unshaped.rewards is not None and unshaped.terminated is not None
+        before = unshaped.before
+        if unshaped.start is not None:
+            before = float(self.scale(np.array([unshaped.start], dtype=np.float32))[0])
+        assert before is not None
+        if place in self._next:  # more steps follow
+            self._potential[place] = float(potentials[-1])
+        return self.shaping(unshaped.rewards, potentials, unshaped.terminated, before)
+
+    def _hold(self, place: Place, first: int, last: int) -> None:
         """Give rows without a frame of their own the embeddings of the row before them."""
         for t in range(first, last + 1):
-            row = self._store[RowKey(env, episode, t)]
+            row = self._store[RowKey(*place, t)]
             if row.embeddings is None:
-                row.embeddings = self._held.get((env, episode))
-            elif t >= self._next[env, episode] or (env, episode) not in self._held:
-                self._held[env, episode] = row.embeddings
+                row.embeddings = self._held.get(place)
+            elif t >= self._next[place] or place not in self._held:
+                self._held[place] = row.embeddings
 
-    def _finish(self, place: tuple[int, int]) -> None:
+    def _finish(self, place: Place) -> None:
         """All rewards of an episode are out: report its return and forget it."""
         self._store.drop_before(*place, self._last.pop(place) + 1)
         del self._next[place]
-        self._held.pop(place, None)
+        for state in (self._held, self._drawn, self._anchor, self._potential):
+            state.pop(place, None)
         total = self._returns.pop(place, 0.0)
         if place in self._cut:
             self._cut.remove(place)

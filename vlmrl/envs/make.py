@@ -64,7 +64,7 @@ def make_env(
         monitor: Path of a monitor file without its ending, or None.
         render: Whether `render()` gives pictures even if no field needs them.
     """
-    from stable_baselines3.common.monitor import Monitor
+    from vlmrl.envs.episode_ends import EndableMonitor
 
     fields = frozenset(fields)
     frames = render or bool(fields & {"frames", "embeddings"})
@@ -96,8 +96,8 @@ def make_env(
         # Policies compute in float32 anyway, and replay buffers hold twice as much.
         halved = gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
         env = gym.wrappers.TransformObservation(env, _to_float32, halved)
-    env = Monitor(TaskReward(env, settings.task), monitor)
-    return RowWriter(env, fields, (settings.task.camera,), at_reset, settings.score_every) if fields else env
+    env = EndableMonitor(TaskReward(env, settings.task), monitor)
+    return RowWriter(env, fields, settings.task.cameras, at_reset, settings.score_every) if fields else env
 
 
 def _to_float32(observation: np.ndarray) -> np.ndarray:
@@ -111,6 +111,7 @@ def make_vec_env(
     seed: int,
     monitor_dir: Path | None = None,
     wait: bool = False,
+    end_episodes: bool = True,
 ) -> Any:
     """Build a vector of environments whose rewards come from a reward model.
 
@@ -123,6 +124,7 @@ def make_vec_env(
         seed: The start of each episode is a function of it, of the environment's index and of the episode's number.
         monitor_dir: Folder for `<i>.monitor.csv`, or None.
         wait: See `RewardVecEnv`.
+        end_episodes: See `RewardVecEnv`.
 
     Returns:
         A `RewardVecEnv`.
@@ -132,7 +134,7 @@ def make_vec_env(
     from vlmrl.envs.reward_vec_env import RewardVecEnv
 
     needs = rewards.model.needs
-    at_reset = rewards.model.context != 0
+    at_reset = rewards.reads_reset
 
     def factory(i: int) -> Callable[[], gym.Env]:
         monitor = str(monitor_dir / str(i)) if monitor_dir is not None else None
@@ -152,4 +154,4 @@ def make_vec_env(
         venv: VecEnv = SubprocVecEnv(factories, start_method="forkserver")
     else:
         venv = DummyVecEnv(factories)
-    return RewardVecEnv(venv, rewards, wait)
+    return RewardVecEnv(venv, rewards, wait, end_episodes)

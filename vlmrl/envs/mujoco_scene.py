@@ -29,6 +29,7 @@ class MujocoScene:
     render_mode: str | None
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
     _start = "standing"
+    _started = "standing"
     _frames: MujocoFrames | None = None
 
     def set_view(self, width: int, height: int, camera: str, profile: str) -> None:
@@ -69,10 +70,16 @@ class MujocoScene:
     def reset_model(self) -> Any:
         """Start an episode; Gymnasium calls this and returns its observation."""
         observation = super().reset_model()  # type: ignore[misc]
-        if self._start == "fallen" or (self._start == "mixed" and self.np_random.random() < 0.5):
+        fallen = self._start == "fallen" or (self._start == "mixed" and self.np_random.random() < 0.5)
+        self._started = "fallen" if fallen else "standing"
+        if fallen:
             self.fall()
             observation = self._get_obs()  # type: ignore[attr-defined]
         return observation
+
+    def _get_reset_info(self) -> dict[str, Any]:
+        """Say in `info["start"]` how the episode starts, "standing" or "fallen"; Gymnasium calls this at a reset."""
+        return {**super()._get_reset_info(), "start": self._started}  # type: ignore[misc]
 
     def fall(self) -> None:
         """Drop the body onto the floor with joints anywhere, and let it come to rest; draws from `np_random`."""

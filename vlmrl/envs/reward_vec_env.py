@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
@@ -11,6 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
 from vlmrl.envs.row_writer import ROW
 from vlmrl.envs.seeded_episodes import SeededEpisodes
+from vlmrl.reward_models.base import EpisodeEndingModel
 from vlmrl.rows import Row, RowKey
 
 
@@ -26,20 +28,26 @@ class RewardVecEnv(VecEnvWrapper):
         venv: Its environments are wrapped in `RowWriter`.
         rewards: Takes the rows and computes the rewards.
         wait: Whether to compute each reward before `step` returns.
+        end_episodes: Whether a model that ends episodes does so: the step becomes one that terminated, `dones` and
+            `infos` say so, and the environment is reset. Without it the model only rewards, as is wanted where
+            policies are measured on episodes of full length.
 
     Attributes:
         keys: (n_envs,) of `KEY_DTYPE`, the rows that the last step arrived at.
         rewards: The same `LazyRewards`.
     """
 
-    def __init__(self, venv: VecEnv, rewards: LazyRewards, wait: bool = False):
+    def __init__(self, venv: VecEnv, rewards: LazyRewards, wait: bool = False, end_episodes: bool = True):
         super().__init__(venv)
-        if rewards.model.requires_sync and not wait:
+        self._ends = rewards.model.requires_sync and end_episodes
+        if self._ends and not wait:
             raise ValueError(
                 f"{type(rewards.model).__name__} ends episodes, so its rewards cannot come later; use wait=True."
             )
         if wait and rewards.scale.enabled:
             raise ValueError("A reward scale is fixed by a batch of first rewards; there is none with wait=True.")
+        if wait and rewards.lag:
+            raise ValueError("Rewards that are known some steps later cannot be had with wait=True.")
         self.rewards = rewards
         self.wait = wait
         self.keys = np.zeros(self.num_envs, dtype=KEY_DTYPE)
@@ -69,8 +77,40 @@ class RewardVecEnv(VecEnvWrapper):
             self._time[i]["t"] = 0
             rows.append(self._reset_row(int(i)))
         self.rewards.observe(rows)
-        rewards = self.rewards.fill(self.keys) if self.wait else np.zeros(self.num_envs, dtype=np.float32)
+        if not self.wait:
+            return observations, np.zeros(self.num_envs, dtype=np.float32), dones, infos
+        rewards = self.rewards.fill(self.keys)
+        if self._ends:
+            ended = np.flatnonzero(cast(EpisodeEndingModel, self.rewards.model).ends(rewards))
+            observations, dones = self._terminate(ended, observations, dones, infos)
         return observations, rewards, dones, infos
+
+    def _terminate(
+        self, ended: np.ndarray, observations: Any, dones: np.ndarray, infos: Sequence[dict[str, Any]]
+    ) -> tuple[Any, np.ndarray]:
+        """Make the last step of these environments one that terminated; return observations and dones as they are then.
+
+        Environments whose time ran out at the same step have started anew already: there a truncation becomes a
+        termination.
+        """
+        dones, rows = dones.copy(), []
+        for i in map(int, ended):
+            infos[i]["TimeLimit.truncated"] = False
+            if dones[i]:
+                continue
+            key = RowKey(*(int(self.keys[field][i]) for field in RowKey._fields))
+            infos[i]["terminal_observation"] = _at(observations, i)
+            if self.venv.has_attr("end_episode"):  # of EndableMonitor
+                infos[i].update(self.venv.env_method("end_episode", indices=i)[0])
+            ((start, reset_info),) = self.venv.env_method("reset", indices=i)
+            self.venv.reset_infos = [*self.venv.reset_infos[:i], reset_info, *self.venv.reset_infos[i + 1 :]]
+            observations, dones[i] = _with(observations, i, start), True
+            self.rewards.end(key)
+            self._time[i]["episode"] += 1
+            self._time[i]["t"] = 0
+            rows.append(self._reset_row(i))
+        self.rewards.observe(rows)
+        return observations, dones
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the next reset, unless the environments choose their starts by episode (`SeededEpisodes`).
@@ -117,3 +157,19 @@ class RewardVecEnv(VecEnvWrapper):
 
     def _reset_row(self, i: int) -> tuple[RowKey, Row]:
         return self._place(i), self.venv.reset_infos[i].pop(ROW)
+
+
+def _at(observations: Any, i: int) -> Any:
+    """Return the observation of one environment, a copy."""
+    if isinstance(observations, dict):
+        return {key: value[i].copy() for key, value in observations.items()}
+    return observations[i].copy()
+
+
+def _with(observations: Any, i: int, single: Any) -> Any:
+    """Return observations with that of one environment replaced."""
+    if isinstance(observations, dict):
+        return {key: _with(value, i, single[key]) for key, value in observations.items()}
+    observations = observations.copy()
+    observations[i] = single
+    return observations

@@ -54,8 +54,14 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
             )
         named = getattr(env.unwrapped, "cameras", None)
         if self._frames and named is not None:
-            for camera in set(cameras) - set(named):
-                raise unknown("camera", camera, named)
+            for camera in cameras:
+                if camera not in named:
+                    raise unknown("camera", camera, named)
+        if self._frames and len(cameras) > 1 and not hasattr(env.unwrapped, "render_camera"):
+            raise UserError(
+                f"This reward looks through {' and '.join(cameras)}, but {env.unwrapped} has the one view of its "
+                "render(). Name one camera."
+            )
         if "state" in fields and not hasattr(env.unwrapped, "simulator_state"):
             raise UserError(
                 f"This reward reads simulator state, which {env.unwrapped} does not offer (simulator_state())."
@@ -83,7 +89,7 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
     def _write(self, observation: Any, info: dict[str, Any], draw: bool) -> Row:
         row = Row()
         if self._frames and draw:
-            row.frames = self._look()
+            row.frames = look(self.env, self._cameras)
         if "observation" in self._fields:
             row.observation = observation
         if "state" in self._fields:
@@ -92,11 +98,24 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
             row.text = str(info.get("text", ""))
         return row
 
-    def _look(self) -> dict[str, np.ndarray]:
-        render_camera = getattr(self.env.unwrapped, "render_camera", None)
-        if render_camera is None:
-            return {self._cameras[0]: _picture(self.env.render())}
-        return {camera: _picture(render_camera(camera)) for camera in self._cameras}
+
+def look(env: gym.Env, cameras: Iterable[str]) -> dict[str, np.ndarray]:
+    """Take a picture of where an environment is now through each camera.
+
+    Args:
+        env: Made with `render_mode="rgb_array"`.
+        cameras: Names; an environment without named cameras gives the one view of its `render()` under the first.
+
+    Returns:
+        {camera: (H, W, 3) uint8 RGB}.
+
+    Raises:
+        UserError: The environment draws something else.
+    """
+    render_camera = getattr(env.unwrapped, "render_camera", None)
+    if render_camera is None:
+        return {next(iter(cameras)): _picture(env.render())}
+    return {camera: _picture(render_camera(camera)) for camera in cameras}
 
 
 def _picture(frame: Any) -> np.ndarray:

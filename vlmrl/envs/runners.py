@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+from gymnasium.utils import EzPickle
 
 from vlmrl.envs.cameras import Camera
 from vlmrl.envs.mujoco_scene import MujocoScene, lowest_point
@@ -25,9 +26,32 @@ def tracking_cameras(distance: float, height: float, elevation: float = -10.0) -
 
 
 class Runner(MujocoScene):
-    """Mix-in for Gymnasium's running robots, whose torso is the body "torso" and which run along x."""
+    """Mix-in for Gymnasium's running robots, whose torso is the body "torso" and which run along x.
+
+    Goes before Gymnasium's class among the bases, whose `__init__` it calls; each robot says what its arguments are.
+    """
 
     FEET: ClassVar[tuple[str, ...]]  # geoms
+    DEFAULTS: ClassVar[dict[str, Any]] = {}  # arguments of Gymnasium's class where ours differs from it
+
+    def __init__(
+        self,
+        render_mode: str | None = None,
+        width: int = 224,
+        height: int = 224,
+        camera: str = "side",
+        profile: str = "lean",
+        start: str = "standing",
+        **kwargs: Any,
+    ):
+        self.set_view(width, height, camera, profile)
+        self.set_start(start)
+        kwargs = self.DEFAULTS | kwargs
+        super().__init__(render_mode=render_mode, width=width, height=height, **kwargs)  # type: ignore[call-arg]
+        # What Gymnasium's class has kept for copies are its own arguments.
+        EzPickle.__init__(self, render_mode, width, height, camera, profile, start, **kwargs)  # type: ignore[arg-type]
+        self.pictures_only()
+        self.open_floor()
 
     def open_floor(self) -> None:
         """Draw the floor without end: a runner leaves Gymnasium's 40 m within seconds. Contacts know no edges."""

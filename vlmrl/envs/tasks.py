@@ -102,7 +102,7 @@ class Task:
         goal: What the agent should do.
         baseline: What the scene shows anyway; CLIP's goal-baseline projection takes it out.
         negatives: Sentences about what the agent may do instead.
-        camera: Camera that the reward looks through.
+        cameras: Cameras that the reward looks through; films and `render()` use the first.
         predicate: The check; None where there is none, and success then reads "no predicate".
         rule: "hold": success if the predicate holds in at least `fraction` of the steps of the episode.
             "end": success if it holds at the episode's last step.
@@ -115,11 +115,16 @@ class Task:
     goal: str
     baseline: str
     negatives: tuple[str, ...] = ()
-    camera: str = "front"
+    cameras: tuple[str, ...] = ("front",)
     predicate: Predicate | None = None
     rule: Literal["hold", "end"] = "hold"
     fraction: float = 0.5
     start: str = ""
+
+    @property
+    def camera(self) -> str:
+        """The first camera."""
+        return self.cameras[0]
 
 
 class TaskReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -150,6 +155,7 @@ class TaskReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         self.task = task
         self._steps = 0
         self._held = 0
+        self._now = False
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Start an episode and its count of steps."""
@@ -163,12 +169,18 @@ class TaskReward(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if self.task.predicate is None:
             return observation, float(reward), terminated, truncated, info
         conditions = self.task.predicate(self.env.unwrapped.simulator_state())  # type: ignore[attr-defined]
-        now = holds(conditions)
+        self._now = holds(conditions)
         self._steps += 1
-        self._held += now
-        info["predicate"] = now
+        self._held += self._now
+        info["predicate"] = self._now
         if terminated or truncated:
-            fraction = self._held / self._steps
-            info["predicate_fraction"] = fraction
-            info["is_success"] = now if self.task.rule == "end" else fraction >= self.task.fraction
+            info |= self.closing_figures()
         return observation, dense_reward(conditions), terminated, truncated, info
+
+    def closing_figures(self) -> dict[str, Any]:
+        """Return what `info` gains with the last step of an episode, as of the step that was taken last."""
+        if self.task.predicate is None:
+            return {}
+        fraction = self._held / self._steps
+        success = self._now if self.task.rule == "end" else fraction >= self.task.fraction
+        return {"predicate_fraction": fraction, "is_success": success}

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gymnasium.envs.mujoco.walker2d_v5 import Walker2dEnv
-from gymnasium.utils import EzPickle
 
 from vlmrl.envs.runners import Runner, tracking_cameras
 
@@ -37,21 +34,4 @@ class Walker2d(Runner, Walker2dEnv):
 
     cameras = tracking_cameras(distance=3.5, height=0.9)
     FEET = ("foot_geom", "foot_left_geom")
-
-    def __init__(
-        self,
-        render_mode: str | None = None,
-        width: int = 224,
-        height: int = 224,
-        camera: str = "side",
-        profile: str = "lean",
-        start: str = "standing",
-        **kwargs: Any,
-    ):
-        self.set_view(width, height, camera, profile)
-        self.set_start(start)
-        kwargs = {"terminate_when_unhealthy": False} | kwargs
-        Walker2dEnv.__init__(self, render_mode=render_mode, width=width, height=height, **kwargs)
-        EzPickle.__init__(self, render_mode, width, height, camera, profile, start, **kwargs)  # not what the base kept
-        self.pictures_only()
-        self.open_floor()
+    DEFAULTS = {"terminate_when_unhealthy": False}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import gymnasium as gym
 import numpy as np
 
 from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
 from vlmrl.envs.row_writer import ROW, RowWriter
-from vlmrl.reward_models.base import RewardModel
+from vlmrl.envs.shaping import PotentialShaping
+from vlmrl.reward_models.base import EpisodeEndingModel, RewardModel, sentences
 from vlmrl.rows import RowKey
 from vlmrl.serving.scorer import LocalScorer
 
@@ -24,20 +26,29 @@ class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
         ... )  # doctest: +SKIP
 
     `info["original_reward"]` keeps what the environment gave, `info["vlm_reward"]` is the new reward. Each step waits
-    for its reward; the vector path of the commands does not.
+    for its reward; the vector path of the commands does not. A model that ends episodes terminates them.
 
     Args:
         env: Made with `render_mode="rgb_array"` if the model looks at frames.
         model: The reward model.
-        camera: Camera that it looks through, where the environment has named ones.
+        camera: Camera that it looks through, or several, where the environment has named ones.
+        shaping: Let the model's reward shape the environment's own instead of replacing it.
     """
 
-    def __init__(self, env: gym.Env, model: RewardModel, camera: str = "front"):
+    def __init__(
+        self,
+        env: gym.Env,
+        model: RewardModel,
+        camera: str | Sequence[str] = "front",
+        shaping: PotentialShaping | None = None,
+    ):
         # The model itself and no copy: it may hold an encoder of gigabytes.
-        gym.utils.RecordConstructorArgs.__init__(self, _disable_deepcopy=True, model=model, camera=camera)
-        gym.Wrapper.__init__(self, RowWriter(env, model.needs, (camera,), at_reset=model.context != 0))
+        gym.utils.RecordConstructorArgs.__init__(
+            self, _disable_deepcopy=True, model=model, camera=camera, shaping=shaping
+        )
         scorer = LocalScorer(model.encoder) if "embeddings" in model.needs else None  # type: ignore[attr-defined]
-        self._rewards = LazyRewards(model, scorer)
+        self._rewards = LazyRewards(model, scorer, shaping=shaping)
+        gym.Wrapper.__init__(self, RowWriter(env, model.needs, sentences(camera), self._rewards.reads_reset))
         self._episode, self._t = -1, 0
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
@@ -56,5 +67,10 @@ class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
         key = RowKey(0, self._episode, self._t)
         self._rewards.observe([(key, info.pop(ROW))])
         ours = float(self._rewards.fill(np.array([key], dtype=KEY_DTYPE))[0])
+        model = self._rewards.model
+        if model.requires_sync and cast(EpisodeEndingModel, model).ends(np.array([ours], dtype=np.float32))[0]:
+            if not (terminated or truncated):
+                self._rewards.end(key)
+            terminated = True
         info["original_reward"], info["vlm_reward"] = float(info.get("original_reward", reward)), ours
         return observation, ours, terminated, truncated, info

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from vlmrl.encoders.base import Encoder
-from vlmrl.errors import UserError
+from vlmrl.errors import UserError, unknown
 from vlmrl.rows import Rows
 
 
@@ -46,6 +46,28 @@ def sentences(given: str | Sequence[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
+Views = Literal["mean", "min"]
+
+
+def combine_views(values: Sequence[np.ndarray], views: Views) -> np.ndarray:
+    """Make one value a row of one value a camera and row.
+
+    Args:
+        values: For each camera (n,) float; at least one camera.
+        views: "mean" of the cameras; "min", the least of them: what is wanted must be seen in every view, so that a
+            picture that fools the model from one side earns nothing.
+
+    Returns:
+        (n,) of the values' type.
+
+    Raises:
+        UserError: `views` is neither.
+    """
+    if views not in get_args(Views):
+        raise unknown("way of combining views:", views, get_args(Views))
+    return np.mean(values, axis=0) if views == "mean" else np.min(values, axis=0)
+
+
 def or_embedded(encoder: Encoder | None) -> Encoder:
     """Return the encoder that was given, else the embedded one on the CPU."""
     if encoder is not None:
@@ -62,7 +84,7 @@ class RewardModel(Protocol):
         needs: Row fields that it reads; no other field is produced.
         context: How many earlier rows one reward looks at, or "episode".
         retains: Fields to keep with a transition so that a later version of the model can reward it again.
-        requires_sync: True where its output ends episodes.
+        requires_sync: True where its output ends episodes; it is then an `EpisodeEndingModel`.
     """
 
     @property
@@ -87,4 +109,15 @@ class RewardModel(Protocol):
             (n,) float32, finite; entry i is the reward for arriving at row i. The first `context` entries may have
             less context than they look at, unless they are the first of the episode.
         """
+        ...
+
+
+class EpisodeEndingModel(RewardModel, Protocol):
+    """A reward model that can end an episode, as one that tells success does. Its `requires_sync` says whether it will.
+
+    The episode then terminates: nothing is to be had after it, and learners do not bootstrap there.
+    """
+
+    def ends(self, rewards: np.ndarray) -> np.ndarray:
+        """Say which of its own rewards, (n,) float32, end their episode, (n,) bool."""
         ...

@@ -14,7 +14,7 @@ import numpy as np
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import Words, or_embedded, sentences
+from vlmrl.reward_models.base import Views, Words, combine_views, or_embedded, sentences
 from vlmrl.rows import Rows
 from vlmrl.typed import Share
 
@@ -53,6 +53,7 @@ class ClipReward:
         baseline: What the scene shows anyway, likewise; needed for alpha > 0.
         alpha: Strength of the goal-baseline projection, 0 to 1; 0 is plain cosine similarity.
         encoder: None takes the embedded one.
+        views: How the rewards of several cameras become one: "mean" or "min".
 
     Raises:
         UserError: A sentence is empty, alpha is outside 0 to 1, or alpha > 0 without a baseline or with one that
@@ -70,6 +71,7 @@ class ClipReward:
         baseline: str | Sequence[str] = (),
         alpha: float = 0.0,
         encoder: Encoder | None = None,
+        views: Views = "mean",
     ):
         words = Words(sentences(goal), sentences(baseline))
         if not 0 <= alpha <= 1:
@@ -77,7 +79,7 @@ class ClipReward:
         if alpha > 0 and not words.baseline:
             raise UserError(f"alpha={alpha} projects onto the line from baseline to goal; give a baseline, or alpha=0.")
         encoder = or_embedded(encoder)
-        self.words, self.alpha, self.encoder = words, alpha, encoder
+        self.words, self.alpha, self.encoder, self.views = words, alpha, encoder, views
         self._goal = encoder.encode_texts(words.goal).mean(axis=0)
         self._baseline = (
             encoder.encode_texts(words.baseline).mean(axis=0) if words.baseline else np.zeros_like(self._goal)
@@ -88,10 +90,10 @@ class ClipReward:
             )
 
     def __call__(self, rows: Rows) -> np.ndarray:
-        """Return (n,) float32, the mean over the cameras of the reward of each picture."""
-        views = rows["embeddings"]
-        return np.mean(
-            [goal_baseline_reward(view, self._goal, self._baseline, self.alpha) for view in views.values()], axis=0
+        """Return (n,) float32, the mean or the least over the cameras of the reward of each picture."""
+        pictures = rows["embeddings"].values()
+        return combine_views(
+            [goal_baseline_reward(view, self._goal, self._baseline, self.alpha) for view in pictures], self.views
         )
 
 
@@ -101,12 +103,14 @@ class ClipConfig:
 
     Attributes:
         alpha: Strength of the goal-baseline projection, 0 to 1.
+        views: How the rewards of several cameras become one.
     """
 
     alpha: Share = 0.0
+    views: Views = "mean"
 
     uses_encoder: ClassVar[bool] = True
 
     def build(self, words: Words, encoder: Encoder) -> ClipReward:
         """Make the reward model."""
-        return ClipReward(words.goal, words.baseline, self.alpha, encoder)
+        return ClipReward(words.goal, words.baseline, self.alpha, encoder, self.views)

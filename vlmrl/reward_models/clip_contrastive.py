@@ -13,7 +13,7 @@ import numpy as np
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import Words, or_embedded, sentences
+from vlmrl.reward_models.base import Views, Words, combine_views, or_embedded, sentences
 from vlmrl.rows import Rows
 from vlmrl.typed import Positive, Share
 
@@ -47,15 +47,17 @@ class ClipContrastiveReward:
         temperature: Divides the cosines. The paper keeps its value to itself; CLIP's own is 0.01.
         threshold: With a number, the reward is 1 above it and 0 elsewhere, as in the paper; None gives the probability.
         encoder: None takes the embedded one.
+        views: How the probabilities of several cameras become one: "mean" or "min".
+        ends_episode: Whether a reward of 1 ends the episode, as in the paper; needs a threshold.
 
     Raises:
-        UserError: A sentence is empty, there is no negative, or a number is out of range.
+        UserError: A sentence is empty, there is no negative, a number is out of range, or episodes are to end without
+            a threshold.
     """
 
     needs = frozenset({"embeddings"})
     context = 0
     retains: frozenset[str] = frozenset()
-    requires_sync = False
 
     def __init__(
         self,
@@ -64,6 +66,8 @@ class ClipContrastiveReward:
         temperature: float = 0.1,
         threshold: float | None = None,
         encoder: Encoder | None = None,
+        views: Views = "mean",
+        ends_episode: bool = False,
     ):
         words = Words(sentences(goal), negatives=sentences(negatives))
         if not words.negatives:
@@ -75,22 +79,32 @@ class ClipContrastiveReward:
             raise UserError(f"temperature is {temperature}; it must be positive.")
         if threshold is not None and not 0 <= threshold <= 1:
             raise UserError(f"threshold is {threshold}; it is a probability, 0 to 1, or null.")
+        if ends_episode and threshold is None:
+            raise UserError(
+                "reward.ends_episode=true ends an episode where the reward is 1, and only a thresholded reward gets "
+                "there: reward.threshold=0.5."
+            )
         encoder = or_embedded(encoder)
-        self.words, self.encoder = words, encoder
+        self.words, self.encoder, self.views = words, encoder, views
+        self.requires_sync = ends_episode
         self.temperature, self.threshold = temperature, threshold
         mean = encoder.encode_texts(words.goal).mean(axis=0)
         self._goal = mean / np.linalg.norm(mean)
         self._negatives = encoder.encode_texts(words.negatives)
 
     def __call__(self, rows: Rows) -> np.ndarray:
-        """Return (n,) float32, the mean over the cameras."""
-        views = rows["embeddings"].values()
-        probability = np.mean(
-            [goal_probability(view, self._goal, self._negatives, self.temperature) for view in views], axis=0
+        """Return (n,) float32, from the mean or the least probability over the cameras."""
+        pictures = rows["embeddings"].values()
+        probability = combine_views(
+            [goal_probability(view, self._goal, self._negatives, self.temperature) for view in pictures], self.views
         )
         if self.threshold is not None:
             return (probability > self.threshold).astype(np.float32)
         return probability.astype(np.float32)
+
+    def ends(self, rewards: np.ndarray) -> np.ndarray:
+        """Return (n,) bool: where the thresholded reward is 1."""
+        return rewards >= 1
 
 
 @dataclass(frozen=True)
@@ -100,13 +114,19 @@ class ClipContrastiveConfig:
     Attributes:
         temperature: Divides the cosines.
         threshold: Reward 1 above this probability and 0 elsewhere; None gives the probability itself.
+        views: How the probabilities of several cameras become one.
+        ends_episode: Whether a reward of 1 ends the episode; needs a threshold.
     """
 
     temperature: Positive = 0.1
     threshold: Share | None = None
+    views: Views = "mean"
+    ends_episode: bool = False
 
     uses_encoder: ClassVar[bool] = True
 
     def build(self, words: Words, encoder: Encoder) -> ClipContrastiveReward:
         """Make the reward model."""
-        return ClipContrastiveReward(words.goal, words.negatives, self.temperature, self.threshold, encoder)
+        return ClipContrastiveReward(
+            words.goal, words.negatives, self.temperature, self.threshold, encoder, self.views, self.ends_episode
+        )

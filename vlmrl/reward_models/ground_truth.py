@@ -29,7 +29,8 @@ class GroundTruthConfig:
     """Has no settings."""
 
     uses_encoder: ClassVar[bool] = False
+    uses_words: ClassVar[bool] = False  # so that an environment needs neither task nor goal
 
-    def build(self, words: Words, encoder: None) -> GroundTruthReward:
+    def build(self, words: Words | None, encoder: None) -> GroundTruthReward:
         """Make the reward model; the words are not read."""
         return GroundTruthReward()
