@@ -8,9 +8,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from sb3_contrib import CrossQ
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import OrnsteinUhlenbeckActionNoise
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.toys import BrightnessEncoder, PointEnv
@@ -63,6 +65,20 @@ SMALL = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "seed": 1}
 MAKERS = {
     "sac": (
         SAC,
+        {"learning_starts": 30, "batch_size": 16, "buffer_size": 200, "replay_buffer_class": RewardFillingReplayBuffer},
+    ),
+    "sac, noise": (
+        SAC,
+        {
+            "learning_starts": 30,
+            "batch_size": 16,
+            "buffer_size": 200,
+            "replay_buffer_class": RewardFillingReplayBuffer,
+            "action_noise": OrnsteinUhlenbeckActionNoise(np.zeros(1), np.ones(1), dt=0.1),
+        },
+    ),
+    "crossq": (
+        CrossQ,
         {"learning_starts": 30, "batch_size": 16, "buffer_size": 200, "replay_buffer_class": RewardFillingReplayBuffer},
     ),
     "sac, 3 steps": (SAC, {"learning_starts": 30, "batch_size": 16, "buffer_size": 200, **replay_settings(3, 0.9)}),

@@ -2,12 +2,13 @@
 
 from vlmrl.registry import Registry
 
-# Each entry is a config dataclass with Stable-Baselines3's parameter names.
+# Each entry is a config dataclass with the parameter names of Stable-Baselines3 and SB3-Contrib.
 AGENTS = Registry(
     "agent",
     {
         "sac": "vlmrl.agents.sac:SacConfig",
         "ppo": "vlmrl.agents.ppo:PpoConfig",
         "dqn": "vlmrl.agents.dqn:DqnConfig",
+        "crossq": "vlmrl.agents.crossq:CrossqConfig",
     },
 )

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
 from vlmrl.envs.lazy_rewards import KEY_DTYPE
 from vlmrl.envs.reward_vec_env import RewardVecEnv
+from vlmrl.errors import UserError
 
 # What a replay buffer holds, one entry a slot.
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "_keys")
@@ -29,7 +30,8 @@ class RewardFillingReplayBuffer(ReplayBuffer):
     Args:
         *args: As for SB3's `ReplayBuffer`.
         lag: Number of newest vector steps that are neither filled nor sampled. It is a number of steps and not of
-            seconds, so that timing never changes what is learned. 0 where the scorer runs in this process.
+            seconds, so that timing never changes what is learned. 0 where the scorer runs in this process. Rewards
+            that are themselves known only some steps later (`LazyRewards.lag`) add theirs.
         **kwargs: As for SB3's `ReplayBuffer`, but for `optimize_memory_usage`, which SB3 itself rules out where time
             limits bootstrap.
     """
@@ -38,11 +40,21 @@ class RewardFillingReplayBuffer(ReplayBuffer):
 
     def __init__(self, *args: Any, lag: int = 0, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.lag = lag
+        self._own_lag = lag
         self._source: RewardVecEnv | None = None
         self._keys = np.zeros((self.buffer_size, self.n_envs), dtype=KEY_DTYPE)
         self._added = 0  # vector steps ever added and ever filled; a step's slot is its number modulo the size
         self._filled = 0
+
+    @property
+    def lag(self) -> int:
+        """Number of newest vector steps that are neither filled nor sampled."""
+        return self._own_lag + (self._source.rewards.lag if self._source is not None else 0)
+
+    @property
+    def least(self) -> int:
+        """Number of vector steps that must be there for a sample."""
+        return self.lag + self._window
 
     def attach(self, source: RewardVecEnv) -> None:
         """Name the environments whose transitions come in and whose rewards are filled."""
@@ -70,10 +82,10 @@ class RewardFillingReplayBuffer(ReplayBuffer):
             return super().sample(batch_size, env)
         kept = min(self._added, self.buffer_size)
         # The last window starts so that it ends with the newest filled step.
-        count = kept - self.lag - (self._window - 1)
+        count = kept - self.least + 1
         if count <= 0:
             raise RuntimeError(
-                f"The buffer holds {kept} vector steps, sampling takes those older than {self.lag + self._window - 1}. "
+                f"The buffer holds {kept} vector steps, sampling takes those older than {self.least - 1}. "
                 "Raise learning_starts."
             )
         oldest = self._added - kept
@@ -159,6 +171,7 @@ def attach_rewards(model: BaseAlgorithm) -> None:
 
     Raises:
         ValueError: Its environments leave rewards to the buffer, and its buffer cannot fill them.
+        UserError: It would learn, or forget, before its first rewards are known.
     """
     source = reward_source(model.get_env())
     if source is None:
@@ -169,6 +182,16 @@ def attach_rewards(model: BaseAlgorithm) -> None:
             f"{type(buffer).__name__} cannot fill rewards; use one of vlmrl.agents.buffers or RewardVecEnv(wait=True)."
         )
     buffer.attach(source)
+    if isinstance(buffer, RewardFillingReplayBuffer) and buffer.lag:
+        # SB3 learns once more than `learning_starts` transitions are there.
+        first: int = model.learning_starts // source.num_envs + 1  # type: ignore[attr-defined]
+        if min(first, buffer.buffer_size) < buffer.least:
+            raise UserError(
+                f"The newest {buffer.lag} steps of each environment have no reward yet, so learning needs "
+                f"{buffer.least * source.num_envs} transitions: raise agent.learning_starts "
+                f"({model.learning_starts}) and agent.buffer_size "  # type: ignore[attr-defined]
+                f"({buffer.buffer_size * source.num_envs}) at least to that."
+            )
 
 
 def replay_settings(n_steps: int, gamma: float) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -20,17 +20,21 @@ class RewardLog(BaseCallback):
 
     Writes `rollout/ep_vlm_rew_mean` (sum of the model's unscaled rewards over an episode) and
     `rollout/predicate_fraction` (share of an episode's steps at which the task's predicate holds), each the mean of
-    the last 100 episodes. `rollout/ep_rew_mean` is SB3's own tag and holds the task's ground truth.
+    the last 100 episodes. `rollout/ep_rew_mean` is SB3's own tag and holds the task's ground truth. Where an encoder
+    runs, `reward/queue_depth`, `reward/age_s`, `reward/wait_s`, `reward/reused` and `reward/restarts` say how it keeps
+    up, as means over the vector steps since the last line of the log; see `BatchingScorer.pop_stats`.
 
     Args:
         rewards: The source of the model's rewards.
         lines: Number of lines to print over the whole run; 0 prints none.
+        listeners: Called with the model's return of each episode that is complete.
     """
 
-    def __init__(self, rewards: LazyRewards, lines: int = 20):
+    def __init__(self, rewards: LazyRewards, lines: int = 20, listeners: Sequence[Callable[[float], None]] = ()):
         super().__init__()
         self._rewards = rewards
         self._lines = lines
+        self._listeners = listeners
         self._returns: deque[float] = deque(maxlen=100)
         self._fractions: deque[float] = deque(maxlen=100)
         self._next_line = 0.0
@@ -48,15 +52,27 @@ class RewardLog(BaseCallback):
         for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
             if done and "predicate_fraction" in info:
                 self._fractions.append(info["predicate_fraction"])
-        self._returns.extend(self._rewards.pop_returns())
-        if self._returns:
-            self.logger.record("rollout/ep_vlm_rew_mean", fmean(self._returns))
+        self._take_returns()
         if self._fractions:
             self.logger.record("rollout/predicate_fraction", fmean(self._fractions))
+        for name, value in self._rewards.pop_scorer_stats().items():
+            self.logger.record_mean(f"reward/{name}", value)
         if self.num_timesteps >= self._next_line:
             self._next_line += self._every
             tqdm.write(self._line())
         return True
+
+    def _on_rollout_end(self) -> None:
+        self._take_returns()  # what an on-policy buffer has just filled
+
+    def _take_returns(self) -> None:
+        returns = self._rewards.pop_returns()
+        for listen in self._listeners:
+            for value in returns:
+                listen(value)
+        self._returns.extend(returns)
+        if self._returns:
+            self.logger.record("rollout/ep_vlm_rew_mean", fmean(self._returns))
 
     def _line(self) -> str:
         def column(values: Sequence[float], form: str) -> str:

@@ -13,9 +13,10 @@ import os
 import pickle
 import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -57,6 +58,18 @@ class Checkpoint:
         return self.path / "state.pkl"
 
 
+class Companion(Protocol):
+    """Something beside the algorithm that has a state of its own, which checkpoints must hold."""
+
+    def save(self, folder: Path) -> None:
+        """Write the state into the folder of a checkpoint."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """Take over the state that `save` wrote there."""
+        ...
+
+
 def newest(folder: Path) -> Checkpoint:
     """Return the newest complete checkpoint in `checkpoints/`.
 
@@ -71,7 +84,7 @@ def newest(folder: Path) -> Checkpoint:
     return Checkpoint(folder / str(steps[-1]))
 
 
-def save(model: BaseAlgorithm, folder: Path) -> Checkpoint:
+def save(model: BaseAlgorithm, folder: Path, companions: Sequence[Companion] = ()) -> Checkpoint:
     """Write `checkpoints/<step>` whole or not at all, point `last` at it, and forget the oldest ones.
 
     Everything is written into a hidden folder that is renamed when it is complete and on disk; a full disk or a kill
@@ -80,6 +93,7 @@ def save(model: BaseAlgorithm, folder: Path) -> Checkpoint:
     Args:
         model: Between updates, its environments at the start of an episode.
         folder: The folder `checkpoints`.
+        companions: What else has a state.
     """
     env = _reward_env(model)
     final = folder / str(model.num_timesteps)
@@ -92,6 +106,8 @@ def save(model: BaseAlgorithm, folder: Path) -> Checkpoint:
             model.save_replay_buffer(checkpoint.replay)  # fills what waits for rewards, so before the state is taken
         model.save(checkpoint.model)
         checkpoint.state.write_bytes(pickle.dumps(_state(model, env)))
+        for companion in companions:
+            companion.save(draft)
         for path in draft.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -109,20 +125,27 @@ def save(model: BaseAlgorithm, folder: Path) -> Checkpoint:
     return Checkpoint(final)
 
 
-def save_at_end(model: BaseAlgorithm, folder: Path) -> Checkpoint:
+def save_at_end(model: BaseAlgorithm, folder: Path, companions: Sequence[Companion] = ()) -> Checkpoint:
     """Save a run that has taken its last step, so that it can be made longer from there.
 
     Args:
         model: As `learn` leaves it; running episodes are cut short.
         folder: The folder `checkpoints`.
+        companions: What else has a state.
     """
     env = _reward_env(model)
     if not env.at_start:
         _cut(model, env)
-    return save(model, folder)
+    return save(model, folder, companions)
 
 
-def restore(model_class: type[BaseAlgorithm], checkpoint: Checkpoint, env: Any, device: str) -> BaseAlgorithm:
+def restore(
+    model_class: type[BaseAlgorithm],
+    checkpoint: Checkpoint,
+    env: Any,
+    device: str,
+    companions: Sequence[Companion] = (),
+) -> BaseAlgorithm:
     """Load an algorithm and put everything random and everything counted back to where it was.
 
     Args:
@@ -130,6 +153,7 @@ def restore(model_class: type[BaseAlgorithm], checkpoint: Checkpoint, env: Any, 
         checkpoint: What `save` wrote.
         env: The same environments as then, just made.
         device: Torch device.
+        companions: What else has a state.
 
     Raises:
         UserError: A file of the checkpoint is missing or broken.
@@ -139,6 +163,8 @@ def restore(model_class: type[BaseAlgorithm], checkpoint: Checkpoint, env: Any, 
         if isinstance(model, OffPolicyAlgorithm):
             model.load_replay_buffer(checkpoint.replay, truncate_last_traj=False)
         state = pickle.loads(checkpoint.state.read_bytes())
+        for companion in companions:
+            companion.restore(checkpoint.path)
     except (OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
         raise UserError(
             f"The checkpoint '{checkpoint.path}' cannot be read ({type(error).__name__}: {error}). "
@@ -165,10 +191,12 @@ class CheckpointCallback(BaseCallback):
         every: Steps between checkpoints, over all environments.
         patience: Vector steps to wait for a step at which every environment starts an episode, before the running
             episodes are cut short.
+        companions: What else has a state.
     """
 
-    def __init__(self, folder: Path, every: int, patience: int):
+    def __init__(self, folder: Path, every: int, patience: int, companions: Sequence[Companion] = ()):
         super().__init__()
+        self._companions = companions
         self._folder, self._every, self._patience = folder, every, patience
         self._due = 0
         self._waited = 0
@@ -186,7 +214,7 @@ class CheckpointCallback(BaseCallback):
             if self._waited * self._rollout() < self._patience:
                 return
             _cut(self.model, env)
-        save(self.model, self._folder)
+        save(self.model, self._folder, self._companions)
         self._waited = 0
         self._due = (self.num_timesteps // self._every + 1) * self._every
 
@@ -207,6 +235,8 @@ def _cut(model: BaseAlgorithm, env: RewardVecEnv) -> None:
         newest_step = (buffer.pos - 1) % buffer.buffer_size
         running = buffer.dones[newest_step] == 0
         buffer.dones[newest_step, running] = buffer.timeouts[newest_step, running] = 1.0
+    if model.action_noise is not None:
+        model.action_noise.reset()  # as at the start of any episode
     model._last_obs = model.env.reset()  # type: ignore[union-attr,assignment]
     model._last_episode_starts = np.ones(env.num_envs, dtype=bool)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from vlmrl.agents.schedules import Schedule, step_size
+from vlmrl.agents.off_policy import shared_arguments
+from vlmrl.agents.schedules import Schedule
 from vlmrl.typed import Count, Natural, Positive, Range, Share
 
 if TYPE_CHECKING:
@@ -63,28 +64,17 @@ class DqnConfig:
         """
         from stable_baselines3 import DQN
 
-        from vlmrl.agents.buffers import attach_rewards, replay_settings
+        from vlmrl.agents.buffers import attach_rewards
 
         model = DQN(
-            "MlpPolicy",
-            env,
-            learning_rate=step_size(self.learning_rate, self.learning_rate_schedule),
-            buffer_size=self.buffer_size,
-            learning_starts=self.learning_starts,
-            batch_size=self.batch_size,
+            **shared_arguments(self, env, seed, device),
             tau=self.tau,
-            gamma=self.gamma,
-            train_freq=self.train_freq,
-            gradient_steps=self.gradient_steps,
             target_update_interval=self.target_update_interval,
             exploration_fraction=self.exploration_fraction,
             exploration_initial_eps=self.exploration_initial_eps,
             exploration_final_eps=self.exploration_final_eps,
             max_grad_norm=self.max_grad_norm,
             policy_kwargs={"net_arch": list(self.net_arch)},
-            seed=seed,
-            device=device,
-            **replay_settings(self.n_steps, self.gamma),
         )
         attach_rewards(model)
         return model

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from vlmrl.agents.schedules import Schedule, step_size
+from vlmrl.agents.noise import NoiseType, action_noise
+from vlmrl.agents.off_policy import shared_arguments
+from vlmrl.agents.schedules import Schedule
 from vlmrl.errors import UserError
 from vlmrl.typed import Count, Natural, Positive, Range, Share
 
@@ -32,6 +34,10 @@ class SacConfig:
         ent_coef: Entropy coefficient: a number, "auto" (learned), or "auto_0.1" (learned from 0.1 on).
         use_sde: Explore with state-dependent noise.
         net_arch: Width of each hidden layer of actor and critics.
+        noise_type: What is added to actions in training: "none", "normal" or "ornstein-uhlenbeck", which pushes the
+            same way for a while.
+        noise_std: Size of the noise; actions go from -1 to 1.
+        noise_dt: Time step of the Ornstein-Uhlenbeck process: the larger, the sooner it changes.
     """
 
     learning_rate: Positive
@@ -47,15 +53,12 @@ class SacConfig:
     ent_coef: str
     use_sde: bool
     net_arch: tuple[Count, ...]
+    noise_type: NoiseType = "none"  # runs from before there was any can be read
+    noise_std: Positive = 0.5
+    noise_dt: Positive = 0.01
 
     def __post_init__(self) -> None:
-        if self.ent_coef != "auto":
-            try:
-                float(self.ent_coef.removeprefix("auto_"))
-            except ValueError:
-                raise UserError(
-                    f"agent.ent_coef is '{self.ent_coef}'; it must be a number, auto, or auto_<first value>."
-                ) from None
+        check_ent_coef(self.ent_coef)
 
     def build(self, env: VecEnv, seed: int, device: str) -> SAC:
         """Make the algorithm.
@@ -67,25 +70,15 @@ class SacConfig:
         """
         from stable_baselines3 import SAC
 
-        from vlmrl.agents.buffers import attach_rewards, replay_settings
+        from vlmrl.agents.buffers import attach_rewards
 
         model = SAC(
-            "MlpPolicy",
-            env,
-            learning_rate=step_size(self.learning_rate, self.learning_rate_schedule),
-            buffer_size=self.buffer_size,
-            learning_starts=self.learning_starts,
-            batch_size=self.batch_size,
+            **shared_arguments(self, env, seed, device),
             tau=self.tau,
-            gamma=self.gamma,
-            train_freq=self.train_freq,
-            gradient_steps=self.gradient_steps,
+            action_noise=action_noise(self.noise_type, self.noise_std, self.noise_dt, env),
             ent_coef=self.ent_coef if self.ent_coef.startswith("auto") else float(self.ent_coef),
             use_sde=self.use_sde,
             policy_kwargs={"net_arch": list(self.net_arch)},
-            seed=seed,
-            device=device,
-            **replay_settings(self.n_steps, self.gamma),
         )
         attach_rewards(model)
         return model
@@ -95,3 +88,17 @@ class SacConfig:
         from stable_baselines3 import SAC
 
         return SAC
+
+
+def check_ent_coef(ent_coef: str) -> None:
+    """Refuse what is no entropy coefficient.
+
+    Raises:
+        UserError: `ent_coef` is not a number, "auto" or "auto_<first value>".
+    """
+    if ent_coef == "auto":
+        return
+    try:
+        float(ent_coef.removeprefix("auto_"))
+    except ValueError:
+        raise UserError(f"agent.ent_coef is '{ent_coef}'; it must be a number, auto, or auto_<first value>.") from None

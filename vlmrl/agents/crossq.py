@@ -1,0 +1,93 @@
+"""CrossQ: soft actor-critic with batch renormalisation in place of target networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+from vlmrl.agents.noise import NoiseType, action_noise
+from vlmrl.agents.off_policy import shared_arguments
+from vlmrl.agents.sac import check_ent_coef
+from vlmrl.agents.schedules import Schedule
+from vlmrl.typed import Count, Natural, Positive, Range, Share
+
+if TYPE_CHECKING:
+    from sb3_contrib import CrossQ
+    from stable_baselines3.common.vec_env import VecEnv
+
+
+@dataclass(frozen=True)
+class CrossqConfig:
+    """Settings of `agent=crossq`, named and meant as in SB3-Contrib's `CrossQ`; `configs/agent/crossq.yaml` has values.
+
+    Source: Bhatt, Palenicek, Belousov, Argus, Amiranashvili, Brox, Peters: "CrossQ: Batch Normalization in Deep
+    Reinforcement Learning for Greater Sample Efficiency and Simplicity", 2024 (arXiv 1902.05605). A reward from
+    pictures makes every step dear, so what learns from fewer of them is worth the dearer update.
+
+    Attributes:
+        learning_rate: Step size of actor, critics and entropy coefficient.
+        learning_rate_schedule: "constant", or "linear" down to 0 at the end of the run.
+        buffer_size: Transitions kept, over all environments.
+        learning_starts: Transitions taken at random before learning starts.
+        batch_size: Transitions a gradient step.
+        gamma: Discount a step, 0 to 1.
+        train_freq: Steps of the vector of environments between updates.
+        gradient_steps: Gradient steps an update; -1 takes as many as transitions came.
+        policy_delay: Steps of the critics for each step of the actor.
+        n_steps: Rewards summed up before bootstrapping; 1 is plain CrossQ.
+        ent_coef: Entropy coefficient: a number, "auto" (learned), or "auto_0.1" (learned from 0.1 on).
+        net_arch: Width of each hidden layer of the actor.
+        critic_arch: Width of each hidden layer of the critics.
+        noise_type: What is added to actions in training: "none", "normal" or "ornstein-uhlenbeck", which pushes the
+            same way for a while.
+        noise_std: Size of the noise; actions go from -1 to 1.
+        noise_dt: Time step of the Ornstein-Uhlenbeck process: the larger, the sooner it changes.
+    """
+
+    learning_rate: Positive
+    learning_rate_schedule: Schedule
+    buffer_size: Count
+    learning_starts: Natural
+    batch_size: Count
+    gamma: Share
+    train_freq: Count
+    gradient_steps: Annotated[int, Range(-1)]
+    policy_delay: Count
+    n_steps: Count
+    ent_coef: str
+    net_arch: tuple[Count, ...]
+    critic_arch: tuple[Count, ...]
+    noise_type: NoiseType = "none"  # runs from before there was any can be read
+    noise_std: Positive = 0.5
+    noise_dt: Positive = 0.01
+
+    def __post_init__(self) -> None:
+        check_ent_coef(self.ent_coef)
+
+    def build(self, env: VecEnv, seed: int, device: str) -> CrossQ:
+        """Make the algorithm.
+
+        Args:
+            env: Environments; those of a `RewardVecEnv` leave their rewards to its buffer.
+            seed: Seed of the networks, of exploration and of sampling.
+            device: "auto", "cpu", "cuda" or "cuda:<n>".
+        """
+        from sb3_contrib import CrossQ
+
+        from vlmrl.agents.buffers import attach_rewards
+
+        model = CrossQ(
+            **shared_arguments(self, env, seed, device),
+            policy_delay=self.policy_delay,
+            action_noise=action_noise(self.noise_type, self.noise_std, self.noise_dt, env),
+            ent_coef=self.ent_coef if self.ent_coef.startswith("auto") else float(self.ent_coef),
+            policy_kwargs={"net_arch": {"pi": list(self.net_arch), "qf": list(self.critic_arch)}},
+        )
+        attach_rewards(model)
+        return model
+
+    def algorithm(self) -> type[CrossQ]:
+        """Return the class, which loads what it has saved."""
+        from sb3_contrib import CrossQ
+
+        return CrossQ
