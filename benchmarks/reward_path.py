@@ -106,9 +106,15 @@ def make_suite(updates: Fraction | None, n_envs: int, fill_every: int, score_eve
 
 
 class NaiveReward(gym.Wrapper):
-    """What one writes first: a picture, PIL, a batch of one, a cosine."""
+    """What one writes first: a picture, PIL, a batch of one, a cosine.
 
-    def __init__(self, env: gym.Env):
+    Args:
+        env: Draws the pictures.
+        model: The model in open_clip's words; None is the embedded one.
+        device: Torch device.
+    """
+
+    def __init__(self, env: gym.Env, model: str | None = None, device: str = "cpu"):
         super().__init__(env)
         from vlmrl.encoders.mini import WEIGHTS
         from vlmrl.encoders.torchvision_ops import prepare_torchvision
@@ -116,8 +122,9 @@ class NaiveReward(gym.Wrapper):
         prepare_torchvision()  # before open_clip
         import open_clip
 
-        name = f"local-dir:{WEIGHTS}"
-        self._model, self._preprocess = open_clip.create_model_from_pretrained(name)
+        name = model or f"local-dir:{WEIGHTS}"
+        self._device = device
+        self._model, self._preprocess = open_clip.create_model_from_pretrained(name, device=device)
         self._model.eval()
         tokens = open_clip.get_tokenizer(name)([GOAL_WORDS])
         self._goal = self._embed(self._model.encode_text, tokens)
@@ -132,13 +139,12 @@ class NaiveReward(gym.Wrapper):
         image = self._embed(self._model.encode_image, picture)
         return observation, float(image @ self._goal), terminated, truncated, info
 
-    @staticmethod
-    def _embed(encode: Any, inputs: Any) -> np.ndarray:
+    def _embed(self, encode: Any, inputs: Any) -> np.ndarray:
         import torch
 
         with torch.no_grad():
-            features = encode(inputs)[0]
-            return (features / features.norm()).numpy()
+            features = encode(inputs.to(self._device))[0]
+            return (features / features.norm()).cpu().numpy()
 
 
 def make_naive(updates: Fraction | None, default_size: bool, threads: int) -> Block:
@@ -176,18 +182,23 @@ def make_naive(updates: Fraction | None, default_size: bool, threads: int) -> Bl
     return block
 
 
-def learning(env: Any, n_envs: int, updates: Fraction) -> Block:
-    """Let SAC learn on an environment, at so many gradient steps a transition."""
+def learning(
+    env: Any, n_envs: int, updates: Fraction, learning_starts: int | None = None, device: str = "cpu"
+) -> Block:
+    """Let SAC learn on an environment, at so many gradient steps a transition; from the first ones on by default.
+
+    The block's `model` is the algorithm.
+    """
     from vlmrl.agents.sac import SacConfig
 
     per_vector_step = n_envs * updates
     config = SacConfig(
         learning_rate=6e-4, learning_rate_schedule="constant",
-        buffer_size=100_000, learning_starts=n_envs, batch_size=256, tau=0.005, gamma=0.95,
+        buffer_size=100_000, learning_starts=learning_starts or n_envs, batch_size=256, tau=0.005, gamma=0.95,
         train_freq=per_vector_step.denominator, gradient_steps=per_vector_step.numerator, n_steps=1, ent_coef="auto",
         use_sde=False, net_arch=(256, 256),
     )  # fmt: skip
-    model = config.build(env, seed=0, device="cpu")
+    model = config.build(env, seed=0, device=device)
 
     def block(n: int) -> float:
         before = model.num_timesteps
@@ -195,7 +206,7 @@ def learning(env: Any, n_envs: int, updates: Fraction) -> Block:
         model.learn(n, reset_num_timesteps=before == 0)
         return (time.perf_counter() - started) * n / (model.num_timesteps - before)
 
-    block.close = env.close  # type: ignore[attr-defined]
+    block.close, block.model = env.close, model  # type: ignore[attr-defined]
     return block
 
 
