@@ -42,16 +42,25 @@ def test_file_is_small_and_open_clip_loads_it_by_itself(encoder):
     assert ((encoder.encode_images(frames) * theirs).sum(axis=1) > 0.9999).all()
 
 
+def words_of(task: str, *keys: str) -> list[str]:
+    """Sentences of a task."""
+    words = yaml.safe_load((TASKS / f"{task}.yaml").read_text())
+    return [text for key in keys for text in ([words[key]] if isinstance(words[key], str) else words[key])]
+
+
 def test_knows_the_words_of_the_tasks_on_its_card(encoder):
     from vlmrl.envs.tasks import PREDICATES
 
     names = {task.split("/")[1] for task in PREDICATES if task.split("/")[0] in CARD_ENVS}
-    assert {"kneeling", "standing", "balance"} <= names
-    for name in names:
-        words = yaml.safe_load((TASKS / f"{name}.yaml").read_text())
-        for key in ("goal", "baseline"):
-            for text in [words[key]] if isinstance(words[key], str) else words[key]:
-                assert encoder.unknown_words(text) == [], (name, text)
+    assert {"kneeling", "arms_raised", "balance", "climb", "jump"} <= names
+    for name in names - {"hands_on_hips", "arms_crossed"}:
+        for text in words_of(name, "goal", "baseline", "negatives"):
+            assert encoder.unknown_words(text) == [], (name, text)
+
+
+def test_was_not_taught_the_two_poses_that_its_card_leaves_out(encoder):
+    assert encoder.unknown_words(words_of("hands_on_hips", "goal")[0]) == ["hips"]
+    assert encoder.unknown_words(words_of("arms_crossed", "goal")[0]) == ["crossed"]
 
 
 def test_passes_over_unknown_words_and_says_so(encoder):
@@ -63,13 +72,15 @@ def test_passes_over_unknown_words_and_says_so(encoder):
 
 
 def test_refuses_other_environments_unless_told(encoder):
+    configs = {path.stem for path in (TASKS.parent / "env").glob("*.yaml")}
+    assert set(CARD_ENVS) <= configs
     for env in CARD_ENVS:
         encoder.check_env(env)
     with pytest.raises(
-        UserError, match="only seen the environments cartpole, humanoid, and this is 'hopper'.*encoder.any_env=true"
+        UserError, match="only seen the environments ant, .*, walker2d, and this is 'gym'.*encoder.any_env=true"
     ):
-        encoder.check_env("hopper")
-    MiniConfig(any_env=True).build("cpu").check_env("hopper")
+        encoder.check_env("gym")
+    MiniConfig(any_env=True).build("cpu").check_env("gym")
 
 
 def test_other_weights_of_the_kind(tmp_path):
@@ -81,7 +92,7 @@ def test_other_weights_of_the_kind(tmp_path):
 
 def test_tells_poses_apart(encoder):
     from vlmrl.envs.humanoid import Humanoid
-    from vlmrl.workflows.mini.poses import PoseSampler
+    from vlmrl.workflows.mini.scenes.humanoid_states import PoseSampler
 
     env = Humanoid(render_mode="rgb_array", width=112, height=112)
     env.reset(seed=0)

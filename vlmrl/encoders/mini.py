@@ -20,7 +20,7 @@ from vlmrl.errors import UserError
 
 WEIGHTS = Path(__file__).parent / "mini_weights"
 # The environments of the model card, by the names that the suite gives them (`configs/env/<name>.yaml`).
-CARD_ENVS = ("cartpole", "humanoid")
+CARD_ENVS = ("ant", "cartpole", "halfcheetah", "hopper", "humanoid", "mountaincar", "walker2d")
 
 
 @dataclass(frozen=True)

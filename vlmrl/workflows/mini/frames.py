@@ -1,39 +1,37 @@
-"""Renders the data: pictures of the suite's environments and the geometry that their captions are written from."""
+"""Renders the data: pictures of the suite's environments and the simulator state that captions are written from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import hashlib
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from vlmrl.envs.cameras import Camera, MujocoFrames
-from vlmrl.envs.cartpole import CartPole
-from vlmrl.envs.humanoid import CAMERAS, Humanoid
-from vlmrl.workflows.mini.captions import CARTPOLE, HUMANOID
-from vlmrl.workflows.mini.poses import PoseSampler, lowest_point
-from vlmrl.workflows.mini.truths import cartpole_truths, humanoid_truths
+from vlmrl.workflows.mini.scenes import SCENES
 
 SIZE = 112  # pixels, both ways
+PART = 1000  # frames rendered in one go: what an interruption loses
 
 
 @dataclass
 class Frames:
-    """Pictures and what is true of them.
+    """Pictures of one scene and what the simulator knew of them.
 
     Attributes:
+        scene: Name of the scene.
         pixels: (n, 112, 112, 3) uint8 RGB.
-        truths: {statement: (n,) float32, 0 to 1}; statements about the other environment are 0.
-        source: (n,) str, how each state came about: "pose", "between", "random", "controlled", "torques", "policy",
-            "visited" (by an agent) or "cartpole".
-        camera: (n,) str, "front", "side", "diagonal" or "moved".
-        state: Simulator state by name with a leading axis of n, for whoever judges; zero where an environment lacks it.
+        source: (n,) str, how each state came about, such as "pose", "torques", "visited" (by an agent) or "policy".
+        camera: (n,) str, camera or look.
+        state: Columns that truths, geometry and predicates read, each with a leading axis of n.
     """
 
+    scene: str
     pixels: np.ndarray
-    truths: dict[str, np.ndarray]
     source: np.ndarray
     camera: np.ndarray
     state: dict[str, np.ndarray]
@@ -41,179 +39,155 @@ class Frames:
     def __len__(self) -> int:
         return len(self.pixels)
 
+    def truths(self) -> dict[str, np.ndarray]:
+        """Return {statement: (n,) float32 degree, 0 to 1}."""
+        return SCENES[self.scene].truths(self.state)
+
     def save(self, path: Path) -> None:
-        """Write to a numpy archive."""
-        columns = {f"state/{k}": v for k, v in self.state.items()} | {f"truth/{k}": v for k, v in self.truths.items()}
-        columns |= {"pixels": self.pixels, "source": self.source, "camera": self.camera}
-        np.savez(path, **columns)  # type: ignore[arg-type]  # its stubs take any keyword for `allow_pickle`
-
-    def __add__(self, other: Frames) -> Frames:
-        """Both sets, one after the other; state that only one of them has is zero in the other's rows."""
-
-        def joined(mine: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-            shapes = {name: column.shape[1:] for name, column in (*mine.items(), *theirs.items())}
-            return {
-                name: np.concatenate(
-                    [
-                        part.get(name, np.zeros((n, *shape), dtype=np.float32))
-                        for part, n in ((mine, len(self)), (theirs, len(other)))
-                    ]
-                )
-                for name, shape in shapes.items()
-            }
-
-        columns = [
-            np.concatenate(pair)
-            for pair in ((self.pixels, other.pixels), (self.source, other.source), (self.camera, other.camera))
-        ]
-        return Frames(
-            columns[0], joined(self.truths, other.truths), columns[1], columns[2], joined(self.state, other.state)
-        )
+        """Write to a numpy archive, which is there whole or not at all."""
+        columns = {f"state/{key}": value for key, value in self.state.items()}
+        columns |= {"scene": np.array(self.scene), "pixels": self.pixels, "source": self.source, "camera": self.camera}
+        unfinished = path.with_suffix(".new.npz")
+        np.savez(unfinished, **columns)  # type: ignore[arg-type]  # its stubs take any keyword for `allow_pickle`
+        unfinished.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Frames:
         """Read what `save` wrote."""
         with np.load(path) as archive:
-            tables: dict[str, dict[str, np.ndarray]] = {"state": {}, "truth": {}}
-            for key in archive.files:
-                if "/" in key:
-                    table, name = key.split("/", 1)
-                    tables[table][name] = archive[key]
-            return cls(archive["pixels"], tables["truth"], archive["source"], archive["camera"], tables["state"])
+            state = {key.removeprefix("state/"): archive[key] for key in archive.files if key.startswith("state/")}
+            return cls(str(archive["scene"]), archive["pixels"], archive["source"], archive["camera"], state)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Frames]) -> Frames:
+        """Put parts of one scene one after the other."""
+        columns = [np.concatenate([getattr(part, name) for part in parts]) for name in ("pixels", "source", "camera")]
+        state = {name: np.concatenate([part.state[name] for part in parts]) for name in parts[0].state}
+        return cls(parts[0].scene, columns[0], columns[1], columns[2], state)
 
 
-def render_frames(
-    n: int,
-    seed: int,
-    *,
-    cartpole: float = 0.15,
-    policy_only: bool = False,
-    visited: np.ndarray | None = None,
-    vary: bool = True,
-    progress: bool = True,
-) -> Frames:
-    """Draw states, take one picture of each and work out what is true of it.
+@dataclass(frozen=True)
+class Order:
+    """Frames to render.
+
+    Attributes:
+        scene: Name of the scene.
+        n: How many.
+        seed: Seed; the same one gives the same frames on the same machine, on however many processes.
+        kind: "varied" draws states from the scene's broad distribution, "policy" from episodes of a random policy,
+            "visited" from `states`; all but "varied" ones are called by that name in `Frames.source`.
+        vary: Also vary camera, light, texture and colour; otherwise everything is seen as the task sees it.
+        states: (k, size) state vectors for "visited", each drawn as often as others, in a random order.
+    """
+
+    scene: str
+    n: int
+    seed: int
+    kind: str = "varied"
+    vary: bool = True
+    states: np.ndarray | None = None
+
+
+def render(order: Order) -> Frames:
+    """Draw states, take one picture of each and note what the simulator knows of it."""
+    rng = np.random.default_rng(order.seed)
+    scene = SCENES[order.scene]
+    stage = scene.stage(SIZE)
+    rows, sources = [], []
+    try:
+        for source, state in _states(order, rng):
+            rows.append(stage.shoot(state, rng if order.vary else None))
+            sources.append(source)
+            if len(rows) == order.n:
+                break
+    finally:
+        stage.close()
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    return Frames(order.scene, columns.pop("pixels"), np.array(sources), columns.pop("camera"), columns)
+
+
+def render_all(
+    orders: Mapping[str, Sequence[Order]], folder: Path, workers: int, progress: bool = True
+) -> dict[str, Frames]:
+    """Render parts in several processes; parts that are in the folder already are read.
 
     Args:
-        n: Number of pictures.
-        seed: Seed; the same one gives the same pictures on the same machine.
-        cartpole: Part of the pictures that show the cart and pole.
-        policy_only: Take the humanoid's states from episodes of a random policy and no others.
-        visited: (k, 24) float, `qpos` of humanoid states to take and no others; see `PoseSampler.revisit`.
-        vary: Also vary camera, light and colour; otherwise everything is seen as a task sees it.
+        orders: {scene: parts}.
+        folder: Where parts are kept.
+        workers: Number of processes.
         progress: Show a progress bar.
+
+    Returns:
+        {scene: its frames}.
     """
-    rng = np.random.default_rng(seed)
-    of_cart = round(n * cartpole)
-    bar = tqdm(total=n, desc="rendering", unit="frame", disable=not progress, mininterval=1)
-    humanoid = _collect(_humanoid(rng, policy_only, visited, vary), n - of_cart, bar)
-    cart = _collect(_cartpole(rng), of_cart, bar)
-    bar.close()
-    return _joined(humanoid, cart)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = {folder / f"{name}_{_digest(order)}.npz": order for name, parts in orders.items() for order in parts}
+    missing = {path: order for path, order in jobs.items() if not path.exists()}
+    bar = tqdm(
+        total=sum(order.n for order in jobs.values()),
+        initial=sum(order.n for path, order in jobs.items() if path not in missing),
+        desc="rendering",
+        unit="frame",
+        disable=not progress,
+        mininterval=1,
+    )
+    # A fresh interpreter each: torch and an OpenGL context of this process must not be copied into another one.
+    with bar, ProcessPoolExecutor(max(1, workers), multiprocessing.get_context("spawn")) as pool:
+        running = {pool.submit(_render_to, order, path): order for path, order in missing.items()}
+        for done in as_completed(running):
+            done.result()
+            bar.update(running[done].n)
+    return {
+        name: Frames.joined([Frames.load(folder / f"{name}_{_digest(order)}.npz") for order in parts])
+        for name, parts in orders.items()
+    }
 
 
-def _collect(stream: Iterator[dict], n: int, bar: tqdm) -> list[dict]:
-    rows = []
-    for _, row in zip(range(n), stream, strict=False):
-        rows.append(row)
-        bar.update()
-    return rows
+def parts_of(
+    scene: str, n: int, seed: int, kind: str = "varied", vary: bool = True, states: np.ndarray | None = None
+) -> list[Order]:
+    """Divide an order of `n` frames into parts with seeds of their own."""
+    seeds = np.random.SeedSequence([seed, list(SCENES).index(scene), len(kind)]).generate_state(-(-n // PART))
+    sizes = [min(PART, n - start) for start in range(0, n, PART)]
+    return [Order(scene, size, int(own), kind, vary, states) for size, own in zip(sizes, seeds.tolist(), strict=True)]
 
 
-def _humanoid(rng: np.random.Generator, policy_only: bool, visited: np.ndarray | None, vary: bool) -> Iterator[dict]:
-    env = Humanoid()
-    env.reset(seed=int(rng.integers(2**31)))
-    sampler, look, pictures = PoseSampler(env, rng), _Look(env), MujocoFrames(env.model, SIZE, SIZE)
-    if visited is not None:
-        states = sampler.revisit(visited)
+def training_orders(
+    n: int, seed: int, visited: Sequence[np.ndarray] = (), n_visited: int = 0
+) -> dict[str, list[Order]]:
+    """Return the parts of a training set.
+
+    Args:
+        n: Number of frames of the broad distributions, divided among the scenes by their shares.
+        seed: Seed of everything.
+        visited: Sets of `qpos` of the humanoid that agents reached.
+        n_visited: Further frames, which show them; each set has the same number.
+    """
+    total = sum(scene.share for scene in SCENES.values())
+    orders = {name: parts_of(name, round(n * scene.share / total), seed) for name, scene in SCENES.items()}
+    for i, states in enumerate(visited):
+        orders["humanoid"] += parts_of("humanoid", -(-n_visited // len(visited)), seed + 1 + i, "visited", True, states)
+    return orders
+
+
+def _states(order: Order, rng: np.random.Generator):  # type: ignore[no-untyped-def]
+    scene = SCENES[order.scene]
+    if order.kind == "varied":
+        yield from scene.states(rng)
+    elif order.kind == "policy":
+        for state in scene.random_policy(rng):
+            yield "policy", state
     else:
-        states = sampler.random_policy() if policy_only else sampler.stream()
-    try:
-        for source in states:
-            name, camera = _camera(rng) if vary else ("front", CAMERAS["front"])
-            if vary:
-                look.change(rng)
-            azimuth = np.deg2rad(camera.azimuth)
-            yield {
-                "pixels": pictures.render(env.data, camera),
-                "source": source,
-                "camera": name,
-                **env.simulator_state(),
-                "lowest": np.float32(lowest_point(env.model, env.data)),
-                "view": np.array([np.cos(azimuth), np.sin(azimuth), 0], dtype=np.float32),
-            }
-    finally:
-        pictures.close()
-        env.close()
+        assert order.states is not None
+        while True:
+            for i in rng.permutation(len(order.states)):
+                yield "visited", order.states[i]
 
 
-def _cartpole(rng: np.random.Generator) -> Iterator[dict]:
-    env = CartPole(render_mode="rgb_array", width=SIZE, height=SIZE)
-    env.reset(seed=0)
-    while True:
-        angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.6 else np.deg2rad(15) * rng.standard_normal()
-        env.state = np.array([rng.uniform(-2.4, 2.4), 0.0, angle, 0.0])
-        yield {"pixels": env.render(), "source": "cartpole", "camera": "front", **env.simulator_state()}
+def _render_to(order: Order, path: Path) -> None:
+    render(order).save(path)
 
 
-def _camera(rng: np.random.Generator) -> tuple[str, Camera]:
-    """Mostly VLM-RM's view; now and then another one or a moved one."""
-    kind = rng.choice(4, p=[0.72, 0.06, 0.07, 0.15])
-    if kind < 3:
-        name = ("front", "side", "diagonal")[kind]
-        return name, CAMERAS[name]
-    front = CAMERAS["front"]
-    moved = replace(
-        front,
-        distance=front.distance * rng.uniform(0.85, 1.2),
-        elevation=front.elevation + rng.uniform(-8, 6),
-        azimuth=rng.uniform(0, 360) if rng.random() < 0.5 else front.azimuth + rng.uniform(-25, 25),
-        lookat=(front.lookat[0], front.lookat[1], front.lookat[2] + rng.uniform(-0.15, 0.15)),
-    )
-    return "moved", moved
-
-
-class _Look:
-    """Light and colours of the scene, drawn anew for a third of the pictures."""
-
-    def __init__(self, env: Humanoid):
-        self._model = env.model
-        names = ("light_diffuse", "light_dir", "geom_rgba")
-        self._arrays = {name: getattr(env.model, name) for name in names}
-        self._own = {name: array.copy() for name, array in self._arrays.items()}
-
-    def change(self, rng: np.random.Generator) -> None:
-        for name, array in self._arrays.items():
-            array[:] = self._own[name]
-        if rng.random() < 0.33:
-            self._arrays["light_diffuse"][:] *= rng.uniform(0.6, 1.1)
-            self._arrays["light_dir"][:, :2] += rng.uniform(-0.6, 0.6, 2)
-            self._arrays["geom_rgba"][0, :3] *= rng.uniform(0.7, 1.2, 3)
-            self._arrays["geom_rgba"][1:, :3] *= rng.uniform(0.75, 1.2, 3)
-
-
-def _joined(humanoid: list[dict], cart: list[dict]) -> Frames:
-    rows = humanoid + cart
-    own = ("pixels", "source", "camera")
-    columns = [
-        {name: np.stack([row[name] for row in part]) for name in part[0]} if part else {} for part in (humanoid, cart)
-    ]
-    truths = {name: np.zeros(len(rows), dtype=np.float32) for name in (*HUMANOID, *CARTPOLE)}
-    state: dict[str, np.ndarray] = {}
-    for part, where, truth in (
-        (columns[0], slice(0, len(humanoid)), humanoid_truths),
-        (columns[1], slice(len(humanoid), None), cartpole_truths),
-    ):
-        if part:
-            for name, degree in truth(part).items():
-                truths[name][where] = degree
-        for name, values in part.items():
-            if name not in own:
-                state.setdefault(name, np.zeros((len(rows), *values.shape[1:]), dtype=np.float32))[where] = values
-    return Frames(
-        np.stack([row["pixels"] for row in rows]),
-        truths,
-        np.array([row["source"] for row in rows]),
-        np.array([row["camera"] for row in rows]),
-        state,
-    )
+def _digest(order: Order) -> str:
+    told = f"{order.scene} {order.n} {order.seed} {order.kind} {order.vary}".encode()
+    return hashlib.sha256(told + (b"" if order.states is None else order.states.tobytes())).hexdigest()[:16]
