@@ -16,6 +16,7 @@ from vlmrl.commands import compose, plain
 from vlmrl.encoders import ENCODERS
 from vlmrl.envs.tasks import PREDICATES
 from vlmrl.reward_models import REWARDS
+from vlmrl.serving import SCORERS
 from vlmrl.workflows.config import RECIPES, train_settings
 
 ROOT = Path(__file__).parents[1]
@@ -105,14 +106,20 @@ def test_every_key_in_a_yaml_file_has_a_meaning(path: Path) -> None:
     assert keys == set(comments(relative)) - {"name"}
 
 
-@pytest.mark.parametrize(("group", "registry"), [("agent", AGENTS), ("encoder", ENCODERS), ("reward", REWARDS)])
+@pytest.mark.parametrize(
+    ("group", "registry"), [("agent", AGENTS), ("encoder", ENCODERS), ("reward", REWARDS), ("scorer", SCORERS)]
+)
 def test_yaml_files_and_registries_list_the_same(group: str, registry: object) -> None:
     assert list(choices(group)) == list(registry)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(
     ("path", "dataclass"),
-    [(f"{registry.kind}/{name}", registry.load(name)) for registry in (AGENTS, ENCODERS, REWARDS) for name in registry]
+    [
+        (f"{registry.kind}/{name}", registry.load(name))
+        for registry in (AGENTS, ENCODERS, REWARDS, SCORERS)
+        for name in registry
+    ]
     + [(f"fit/{name}", RECIPES.load(name)) for name in RECIPES],
 )
 def test_every_setting_is_in_its_yaml_file(path: str, dataclass: type) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from vlmrl.errors import UserError
 from vlmrl.rows import Rows
 
 
@@ -114,3 +118,50 @@ class PixelReward:
             return pixels.astype(np.float32)
         # With context, the reward is the change since the row before.
         return np.diff(pixels, prepend=pixels[:1]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class BrightnessConfig:
+    """Settings of a `BrightnessEncoder` that counts what it does, for scorers that build it elsewhere.
+
+    Attributes:
+        seconds: How long a batch takes.
+        nan_above: Pictures that are brighter have no finite embedding.
+    """
+
+    seconds: float = 0.0
+    nan_above: float = 255.0
+
+    def build(self, device: str) -> BrightnessEncoder:
+        return FlawedEncoder(self)
+
+
+class FlawedEncoder(BrightnessEncoder):
+    """A `BrightnessEncoder` that can be slow, and wrong."""
+
+    def __init__(self, config: BrightnessConfig):
+        super().__init__()
+        self._config = config
+
+    def encode_images(self, frames: np.ndarray) -> np.ndarray:
+        time.sleep(self._config.seconds)
+        embeddings = super().encode_images(frames)
+        embeddings[frames.reshape(len(frames), -1).mean(axis=1) > self._config.nan_above] = np.nan
+        return embeddings
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        if any("warn" in text for text in texts):
+            warnings.warn("a word of warning", stacklevel=2)
+        return super().encode_texts(texts)
+
+    def check_env(self, env: str) -> None:
+        if env == "nowhere":
+            raise UserError("not there")
+
+
+@dataclass(frozen=True)
+class BrokenConfig:
+    """Settings of an encoder that cannot be had."""
+
+    def build(self, device: str) -> BrightnessEncoder:
+        raise UserError("no such weights")

@@ -21,6 +21,7 @@ Measure trained policies, from runs and from elsewhere, side by side: success an
   python -m vlmrl.evaluate runs=[runs/humanoid-kneeling-clip-sac/<time>,runs/humanoid-kneeling-ground_truth-sac/<time>]
   python -m vlmrl.evaluate runs=last policy=[random,zero] episodes=200 video=true
   python -m vlmrl.evaluate policy=[ppo.zip,my_module:act] env=cartpole reward=clip
+  python -m vlmrl.evaluate policy=reference env=humanoid task=kneeling video=true
 """
 
 

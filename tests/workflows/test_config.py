@@ -32,7 +32,7 @@ def settings(*overrides: str) -> TrainConfig:
 def test_the_main_job() -> None:
     config = settings("env=humanoid", "reward=clip")
     assert (config.env.name, config.task.name, config.reward.name) == ("humanoid", "kneeling", "clip")
-    assert (config.encoder.name, config.agent.name) == ("mini", "sac")
+    assert (config.encoder.name, config.agent.name) == ("mini", "crossq")
     assert config.words.goal == ("a humanoid robot kneeling",)
     assert config.words.baseline == ("a humanoid robot",)
     assert config.agent.config.gamma == 0.95  # tuned for this environment, not the agent's own default
@@ -86,6 +86,37 @@ def test_a_baseline_alone_keeps_the_task() -> None:
 def test_the_camera_is_the_tasks_unless_the_environment_says_otherwise() -> None:
     assert settings("task.camera=side").make_task().camera == "side"
     assert settings("task.camera=side", "env.camera=diagonal").make_task().camera == "diagonal"
+    several = settings("env.camera=[front,side]")
+    assert several.make_task().cameras == ("front", "side")
+    assert several.make_task().camera == "front"
+    assert train_settings(several.plain()) == several
+
+
+@pytest.mark.parametrize("given", ["env.camera=[]", "task.camera=[]", "env.camera=[front,front]"])
+def test_cameras_must_be_some_and_different(given: str) -> None:
+    with pytest.raises(UserError, match=r"it must be the name of a camera, or a list of different ones"):
+        settings(given)
+
+
+def test_a_gym_environment_with_its_own_reward_needs_no_goal() -> None:
+    config = settings("env=gym", "env.id=Pendulum-v1", "reward=ground_truth")
+    assert config.words is None
+    assert config.make_task().predicate is None
+    with pytest.raises(UserError, match="The goal is empty"):
+        settings("env=gym", "env.id=Pendulum-v1", "reward=clip")
+
+
+def test_shaping_takes_the_agents_discount() -> None:
+    assert settings("use_as=potential", "agent.gamma=0.7").gamma == 0.7
+    with pytest.raises(UserError, match="shaping_weight is 0; it must be a number, greater than 0"):
+        settings("shaping_weight=0")
+
+
+def test_settings_of_a_run_from_before_a_key_was_there_can_be_read() -> None:
+    new = settings("env=cartpole")
+    later = ("between", "use_as", "shaping_weight", "keep")
+    old = {key: value for key, value in new.plain().items() if key not in later}
+    assert train_settings(old) == new
 
 
 def test_no_words_are_needed_where_none_are_read() -> None:

@@ -14,6 +14,7 @@ import gymnasium as gym
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+from sb3_contrib import CrossQ
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 
 from vlmrl import evaluate as command
@@ -23,7 +24,7 @@ from vlmrl.envs.tasks import PREDICATES, Task
 from vlmrl.errors import UserError
 from vlmrl.workflows.config import EvaluateConfig, evaluate_settings, import_plugins
 from vlmrl.workflows.policies import CallablePolicy, ZeroPolicy, algorithm_of, load_zip, open_policy
-from vlmrl.workflows.rollouts import RandomPolicy, record_grid, run_episodes
+from vlmrl.workflows.rollouts import Episodes, RandomPolicy, record_grid, run_episodes
 
 CARTPOLE = ["env=cartpole", "reward=ground_truth", "progress_bar=false", "threads=1", "device=cpu", "n_envs=2"]
 BOX = gym.spaces.Box(-2, 2, (1,), np.float32)
@@ -40,8 +41,8 @@ def lean(observation: np.ndarray) -> int:
 @pytest.fixture(scope="module")
 def zips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zips")
-    for algorithm in (PPO, A2C, DQN, SAC, TD3):
-        env = "Pendulum-v1" if algorithm in (SAC, TD3) else "CartPole-v1"
+    for algorithm in (PPO, A2C, DQN, SAC, TD3, CrossQ):
+        env = "Pendulum-v1" if algorithm in (SAC, TD3, CrossQ) else "CartPole-v1"
         kwargs: dict[str, Any] = {} if algorithm in (PPO, A2C) else {"buffer_size": 8}
         policy_kwargs = {"net_arch": [4]}
         algorithm("MlpPolicy", env, device="cpu", policy_kwargs=policy_kwargs, **kwargs).save(
@@ -50,7 +51,7 @@ def zips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["ppo", "a2c", "dqn", "sac", "td3"])
+@pytest.mark.parametrize("name", ["ppo", "a2c", "dqn", "sac", "td3", "crossq"])
 def test_a_zip_says_whose_it_is(zips: Path, name: str) -> None:
     path = zips / f"{name}.zip"
     assert algorithm_of(path) == name
@@ -298,7 +299,7 @@ def test_an_object_keeps_its_state_and_is_told_of_starts() -> None:
     seen: list[np.ndarray] = []
     task = Task("balance", "", "", predicate=PREDICATES.load("cartpole/balance"))
     env = make_vec_env(
-        EnvSettings("vlmrl/CartPole-v0", task, max_episode_steps=4), LazyRewards(GroundTruthReward()), 2, 0, wait=True
+        EnvSettings("vlmrl/CartPole-v0", task, max_episode_steps=4), LazyRewards(GroundTruthReward()), 2, 0
     )
     run_episodes(Counter(), env, 4)
     env.close()
@@ -344,3 +345,40 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     )
     assert result.returncode == 2
     assert result.stderr == "Error: The policy 'own:both' gave (0, 1), which is no action of Discrete(2).\n"
+
+
+def test_mixed_starts_are_reported_apart() -> None:
+    from vlmrl.workflows.report import results_table
+
+    episodes = Episodes(
+        truth=[1.0, 2.0, 5.0],
+        model_reward=[0.1, 0.2, 0.6],
+        fraction=[0.0, 0.5, 1.0],
+        success=[False, False, True],
+        length=[9, 9, 9],
+        start=["fallen", "fallen", "standing"],
+    )
+    summary = episodes.summary()
+    assert summary["by_start"]["fallen"]["truth"]["mean"] == 1.5
+    assert summary["by_start"]["standing"]["success"]["mean"] == 1
+    assert {part["episodes"] for part in summary["by_start"].values()} == {1, 2}
+    table = results_table({"a": summary}, "")
+    assert list(table.columns[0].cells) == ["a", "  fallen start", "  standing start"]
+    assert "by_start" not in episodes.started("fallen").summary()
+
+
+def test_each_episode_is_counted_by_how_it_started() -> None:
+    """The first 8 starts of cart and pole, mixed; the predicate tells from the state alone how each one began."""
+    from vlmrl.envs.lazy_rewards import LazyRewards
+    from vlmrl.envs.make import make_vec_env
+    from vlmrl.reward_models.ground_truth import GroundTruthReward
+
+    task = Task("balance", "", "", predicate=PREDICATES.load("cartpole/balance"), start="mixed", rule="end")
+    settings = EnvSettings("vlmrl/CartPole-v0", task, max_episode_steps=1)
+    env = make_vec_env(settings, LazyRewards(GroundTruthReward()), 2, 0)
+    episodes = run_episodes(RandomPolicy(env.action_space, 0), env, 8)
+    assert len(env.rewards) == 0
+    env.close()
+    assert episodes.start == ["upright" if success else "hanging" for success in episodes.success]
+    assert set(episodes.start) == {"upright", "hanging"}
+    np.testing.assert_allclose(episodes.truth, episodes.model_reward, atol=1e-5)

@@ -36,7 +36,7 @@ TINY = {
         "total_timesteps=512",
     ],
 }
-COMMON = ["eval_episodes=2", "progress_bar=false", "threads=1", "device=cpu"]
+COMMON = ["eval_episodes=2", "progress_bar=false", "threads=1", "device=cpu", "audit=false"]
 
 
 def command(cwd: Path, *arguments: str, module: str = "vlmrl.train") -> subprocess.CompletedProcess:
@@ -56,9 +56,9 @@ def last(cwd: Path) -> Path:
 
 
 def parameters(path: Path) -> dict[str, torch.Tensor]:
-    from stable_baselines3 import SAC
+    from sb3_contrib import CrossQ
 
-    return SAC.load(path / "model.zip", device="cpu").policy.state_dict()
+    return CrossQ.load(path / "model.zip", device="cpu").policy.state_dict()
 
 
 @pytest.fixture(scope="session")
@@ -70,14 +70,14 @@ def humanoid_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> tu
     with FileLock(f"{folder}.lock"):
         if not output.is_file():
             folder.mkdir(exist_ok=True)
-            output.write_text(run(folder, *TINY["humanoid"], *COMMON, "reward=clip"))
+            output.write_text(run(folder, *TINY["humanoid"], *COMMON, "reward=clip", "audit=true"))
     return folder, output.read_text()
 
 
 def test_the_main_job_end_to_end(humanoid_run: tuple[Path, str]) -> None:
     folder, output = humanoid_run
     path = last(folder)
-    assert path.parent.name == "humanoid-kneeling-clip-sac"
+    assert path.parent.name == "humanoid-kneeling-clip-crossq"
     for name in (
         "config.yaml",
         "command.txt",
@@ -89,9 +89,23 @@ def test_the_main_job_end_to_end(humanoid_run: tuple[Path, str]) -> None:
     ):
         assert (path / name).stat().st_size > 0, name
     assert list(path.glob("events.out.tfevents.*"))
-    for said in ("trained", "untrained", "random", "predicate", "success", "truth", "reward", "longer:"):
+    for said in (
+        "trained",
+        "untrained",
+        "random",
+        "zero",
+        "replay buffer: ",
+        "predicate",
+        "success",
+        "truth",
+        "reward",
+        "longer:",
+    ):
         assert said in output
-    policies = json.loads((path / "result.json").read_text())["policies"]
+    result = json.loads((path / "result.json").read_text())
+    assert f"audit of the reward: {result['audit']['verdict']}. AUROC" in output
+    assert result["hacking"] == []
+    policies = result["policies"]
     for summary in policies.values():
         assert summary["episodes"] == 2
         assert 0 <= summary["fraction"]["mean"] <= 1
@@ -110,7 +124,7 @@ def test_both_rewards_are_logged_and_differ(humanoid_run: tuple[Path, str]) -> N
 
 
 def test_the_clip_is_a_film_that_moves(humanoid_run: tuple[Path, str]) -> None:
-    (clip,) = (humanoid_run[0] / "videos").glob("*clip-sac*.mp4")
+    (clip,) = (humanoid_run[0] / "videos").glob("*clip-crossq*.mp4")
     frames = np.stack([frame for frame in imageio.get_reader(clip)])
     assert frames.shape[1:] == (320, 640, 3)
     assert len(frames) == 3 * 101
@@ -129,6 +143,7 @@ def test_evaluate_reads_the_run(humanoid_run: tuple[Path, str]) -> None:
 
 
 def test_the_same_seed_gives_the_same_run_and_another_does_not(humanoid_run: tuple[Path, str], tmp_path: Path) -> None:
+    # The first run was audited, these are not: an audit draws from nothing that training draws from.
     first = parameters(last(humanoid_run[0]))
     for seed, equal in ((0, True), (1, False)):
         run(tmp_path, *TINY["humanoid"], *COMMON, "reward=clip", f"seed={seed}", "video=false")
@@ -181,7 +196,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -
     assert not (stopped / "result.json").exists()
     output = run(tmp_path, f"resume={stopped}", "progress_bar=false")
     assert "going on from step" in output
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["humanoid-kneeling-clip-sac", "last"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["humanoid-kneeling-clip-crossq", "last"]
     run(tmp_path, *arguments, "total_timesteps=800")
     whole = last(tmp_path)
     assert whole != stopped

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vlmrl.encoders.base import Encoder
-from vlmrl.envs.lazy_rewards import LazyRewards, RewardScale
+from vlmrl.envs.lazy_rewards import Between, LazyRewards, RewardScale
 from vlmrl.envs.make import EnvSettings
+from vlmrl.envs.shaping import PotentialShaping
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import RewardModel
-from vlmrl.serving.scorer import LocalScorer
+from vlmrl.serving.settings import Service
 from vlmrl.workflows.config import SceneConfig
 
 
@@ -21,18 +22,38 @@ class Parts:
         env: Which environment to build, with its task.
         encoder: None where the reward looks at no picture.
         model: The reward model.
-        batch_size: Frames that a scorer encodes at once.
+        service: Where the encoder runs; None without one.
+        between: What the steps between two scored frames get, see `LazyRewards`.
     """
 
     env: EnvSettings
     encoder: Encoder | None
     model: RewardModel
-    batch_size: int
+    service: Service | None
+    between: Between = "hold"
 
-    def rewards(self, scale: RewardScale | None = None) -> LazyRewards:
-        """Make a source of rewards with a scorer of its own."""
-        scorer = LocalScorer(self.encoder, self.batch_size) if self.encoder is not None else None
-        return LazyRewards(self.model, scorer, scale)
+    def rewards(
+        self, scale: RewardScale | None = None, shaping: PotentialShaping | None = None, n_envs: int | None = None
+    ) -> LazyRewards:
+        """Make a source of rewards with a scorer of its own; all of them share one encoder.
+
+        Args:
+            scale: See `LazyRewards`.
+            shaping: See `LazyRewards`.
+            n_envs: Environments of a learner that may leave its newest steps alone until their rewards are there; None
+                where each step waits for its reward.
+        """
+        every, lag = self.env.score_every, 0
+        if self.service is None:
+            return LazyRewards(self.model, None, scale, shaping, every, self.between)
+        if n_envs is not None:
+            lag = self.service.lag(n_envs * len(self.env.task.cameras) / every)
+        return LazyRewards(self.model, self.service.scorer(), scale, shaping, every, self.between, lag)
+
+    def close(self) -> None:
+        """Stop the encoder, wherever it runs."""
+        if self.service is not None:
+            self.service.close()
 
 
 def build_parts(settings: SceneConfig, device: str) -> Parts:
@@ -45,7 +66,9 @@ def build_parts(settings: SceneConfig, device: str) -> Parts:
     Raises:
         UserError: What is wrong with weights, words or environment.
     """
-    encoder = settings.encoder.config.build(device) if settings.reward.config.uses_encoder else None
+    needed = settings.reward.config.uses_encoder
+    service = settings.scorer.config.build(settings.encoder.config, device) if needed else None
+    encoder = service.encoder if service is not None else None
     if encoder is not None:
         encoder.check_env(settings.env.name)
     height, width = encoder.image_size if encoder is not None else (224, 224)
@@ -59,7 +82,8 @@ def build_parts(settings: SceneConfig, device: str) -> Parts:
         max_episode_steps=settings.env.max_episode_steps,
         kwargs=settings.env.kwargs,
     )
-    return Parts(env, encoder, settings.reward.config.build(settings.words, encoder), settings.scorer.batch_size)
+    model = settings.reward.config.build(settings.words, encoder)
+    return Parts(env, encoder, model, service, settings.between)
 
 
 def resolve_device(device: str) -> str:

@@ -10,6 +10,7 @@ import importlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -20,10 +21,11 @@ from vlmrl.errors import UserError, unknown
 from vlmrl.registry import Registry
 from vlmrl.reward_models import REWARDS
 from vlmrl.reward_models.base import Words
-from vlmrl.typed import Count, Natural, Share, typed
+from vlmrl.serving import SCORERS
+from vlmrl.typed import Count, Natural, Positive, Share, typed
 
 NO_TASK = "none"
-REGISTRIES = {"reward": REWARDS, "encoder": ENCODERS, "agent": AGENTS}
+REGISTRIES = {"reward": REWARDS, "encoder": ENCODERS, "scorer": SCORERS, "agent": AGENTS}
 
 # Each entry is a config dataclass with fields out, seed, device, threads and progress beside its own.
 RECIPES = Registry("recipe", {"mini": "vlmrl.workflows.mini.fit:MiniFitConfig"})
@@ -37,7 +39,7 @@ class EnvConfig:
         name: Name of the yaml file, such as "humanoid".
         id: What `gymnasium.make` is given.
         kwargs: Further arguments of the environment.
-        camera: Camera that the reward looks through; None takes the task's.
+        camera: Cameras that the reward looks through, one or several; None takes the task's.
         width: Picture width in pixels; None takes the encoder's.
         height: Picture height in pixels; None takes the encoder's.
         profile: "lean" leaves out shadows and reflections, "default" draws what Gymnasium draws, "paper" what VLM-RM
@@ -48,7 +50,7 @@ class EnvConfig:
     name: str
     id: str
     kwargs: dict[str, Any] = field(default_factory=dict)
-    camera: str | None = None
+    camera: tuple[str, ...] | None = None
     width: Count | None = None
     height: Count | None = None
     profile: Literal["lean", "default", "paper"] = "lean"
@@ -66,23 +68,10 @@ class TaskConfig:
     goal: tuple[str, ...]
     baseline: tuple[str, ...]
     negatives: tuple[str, ...] = ()
-    camera: str = "front"
+    camera: tuple[str, ...] = ("front",)
     rule: Literal["hold", "end"] = "hold"
     fraction: Share = 0.5
     start: str | None = None
-
-
-@dataclass(frozen=True)
-class ScorerConfig:
-    """Where the encoder runs.
-
-    Attributes:
-        name: "local": in this process.
-        batch_size: Frames encoded at once.
-    """
-
-    name: Literal["local"]
-    batch_size: Count
 
 
 @dataclass(frozen=True)
@@ -98,11 +87,12 @@ class Choice:
     config: Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SceneConfig:
     """Where policies act, what they should do, and what rewards them: what training and measuring share.
 
-    `configs/train.yaml` says what each key means.
+    `configs/train.yaml` says what each key means. Here and in `TrainConfig` the yaml files give every key; the defaults
+    are for the settings of runs that were made before a key was there.
 
     Raises:
         UserError: The settings contradict each other.
@@ -112,10 +102,11 @@ class SceneConfig:
     task: TaskConfig
     reward: Choice
     encoder: Choice
-    scorer: ScorerConfig
+    scorer: Choice
     goal: tuple[str, ...] | None
     baseline: tuple[str, ...] | None
     score_every: Count
+    between: Literal["hold", "interpolate"] = "hold"
 
     def __post_init__(self) -> None:
         if self.goal is not None and self.task.name != NO_TASK:
@@ -127,19 +118,41 @@ class SceneConfig:
         if self.task.name != NO_TASK and f"{self.env.name}/{self.task.name}" not in PREDICATES:
             tasks = [entry.split("/")[1] for entry in PREDICATES if entry.split("/")[0] == self.env.name]
             raise unknown(f"task of environment '{self.env.name}':", self.task.name, [*tasks, NO_TASK])
-        if self.reward.name != "ground_truth" or self.task.name != NO_TASK:
-            self.words  # noqa: B018  (raises what is wrong with them)
+        self.words, self.cameras  # noqa: B018  (raise what is wrong with them)
 
     @property
-    def words(self) -> Words:
-        """The sentences that the reward is made of: the person's own, else the task's.
+    def words(self) -> Words | None:
+        """The sentences that the reward is made of: the person's own, else the task's; None where it reads none.
 
         Raises:
             UserError: There is no goal, or a sentence is empty.
         """
+        if not getattr(self.reward.config, "uses_words", True) and self.goal is None and self.task.name == NO_TASK:
+            return None
         goal = self.task.goal if self.goal is None else self.goal
         baseline = self.task.baseline if self.baseline is None else self.baseline
         return Words(goal, baseline, self.task.negatives)
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether the reward is made of sentences."""
+        return bool(getattr(self.reward.config, "uses_words", True))
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Cameras that the reward looks through: the environment's, else the task's.
+
+        Raises:
+            UserError: There is none, or one is named twice.
+        """
+        key, cameras = (
+            ("env.camera", self.env.camera) if self.env.camera is not None else ("task.camera", self.task.camera)
+        )
+        if not cameras or len(set(cameras)) < len(cameras):
+            raise UserError(
+                f"{key} is [{','.join(cameras)}]; it must be the name of a camera, or a list of different ones."
+            )
+        return cameras
 
     def make_task(self) -> Task:
         """Make the task, with its predicate unless it is "none"."""
@@ -151,7 +164,7 @@ class SceneConfig:
             goal="; ".join(goal),
             baseline="; ".join(baseline),
             negatives=self.task.negatives,
-            camera=self.env.camera or self.task.camera,
+            cameras=self.cameras,
             predicate=predicate,
             rule=self.task.rule,
             fraction=self.task.fraction,
@@ -166,7 +179,7 @@ class SceneConfig:
         return values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig(SceneConfig):
     """Settings of `vlmrl.train`; `configs/train.yaml` says what each key means.
 
@@ -184,6 +197,10 @@ class TrainConfig(SceneConfig):
     threads: Natural
     standardize: bool
     centre: bool
+    use_as: Literal["reward", "potential"] = "reward"
+    shaping_weight: Positive = 1.0
+    keep: Literal["last", "best"] = "last"
+    audit: bool = True
     eval_episodes: Count
     video: bool
     log_interval: Count
@@ -197,6 +214,20 @@ class TrainConfig(SceneConfig):
     def __post_init__(self) -> None:
         check_device(self.device)
         super().__post_init__()
+        if self.use_as == "potential":
+            self.gamma  # noqa: B018  (raises that there is none)
+
+    @property
+    def gamma(self) -> float:
+        """The agent's discount a step, with which shaping leaves the task as it is.
+
+        Raises:
+            UserError: The agent has none.
+        """
+        gamma = getattr(self.agent.config, "gamma", None)
+        if gamma is None:
+            raise UserError(f"use_as=potential needs the agent's discount, and agent '{self.agent.name}' has no gamma.")
+        return float(gamma)
 
 
 def train_settings(values: Mapping[str, Any]) -> TrainConfig:
@@ -372,6 +403,104 @@ def evaluate_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> E
     return typed(
         EvaluateConfig,
         {**own, "scene": typed(SceneConfig, {**scene, **_chosen(scene)}) if "env" in scene else None},
+    )
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """Settings of `vlmrl.audit`; `configs/audit.yaml` says what each key means.
+
+    `run_dir` is the folder of this audit here. `scene` holds the keys that are those of `vlmrl.train`. `encoders` is
+    empty where the scene's own is the only one.
+    """
+
+    scene: SceneConfig
+    encoders: tuple[Choice, ...]
+    prompts: tuple[str, ...]
+    alphas: tuple[Share, ...]
+    frames: str | None
+    states: Count
+    seed: Natural
+    device: str
+    threads: Natural
+    progress_bar: bool
+    run_dir: str
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        scene = self.scene
+        if self.frames is None and scene.task.name == NO_TASK:
+            raise UserError(
+                "An audit must know in which states the task is done, and there is no check (task=none). Keep a task's "
+                "check and try sentences of your own on it, task=<name> prompts=['...']; or bring labelled pictures, "
+                "frames=<folder with subfolders true and false>."
+            )
+        if not all(prompt.strip() for prompt in self.prompts):
+            raise UserError("prompts holds an empty sentence; write words, or leave the key out.")
+        if self.prompts and not scene.reads_words:
+            raise UserError(f"prompts: reward={scene.reward.name} reads no words; leave prompts out.")
+        if self.encoders and not scene.reward.config.uses_encoder:
+            raise UserError(f"encoders: reward={scene.reward.name} looks at no pictures; leave encoders out.")
+        if self.frames is not None and not scene.reward.config.uses_encoder:
+            raise UserError(
+                f"frames= are pictures, and reward={scene.reward.name} looks at none. Take one in words, reward=clip."
+            )
+        if self.alphas and "alpha" not in {entry.name for entry in fields(scene.reward.config)}:
+            raise UserError(f"alphas: reward={scene.reward.name} has no alpha; leave alphas out, or take reward=clip.")
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values in the form of the yaml file; `audit_settings` reads them."""
+        values = asdict(self)
+        values["encoders"] = [{"name": choice["name"], **choice["config"]} for choice in values["encoders"]]
+        scene = self.scene.plain()
+        return {key: value for key, value in values.items() if key != "scene"} | {
+            key: scene[key] for key in AUDIT_SCENE_KEYS
+        }
+
+
+AUDIT_SCENE_KEYS = ("env", "task", "reward", "encoder", "goal", "baseline")  # an audit encodes here, every frame
+
+
+def audit_settings(values: Mapping[str, Any]) -> AuditConfig:
+    """Check the settings of `vlmrl.audit`.
+
+    Args:
+        values: Plain values in the form of `configs/audit.yaml`.
+
+    Raises:
+        UserError: A key, type or value is wrong, or they contradict each other.
+    """
+    import_plugins(values.get("plugins"))
+    own = {key: value for key, value in values.items() if key not in (*AUDIT_SCENE_KEYS, "agent")}
+    scene = {key: values[key] for key in AUDIT_SCENE_KEYS if key in values}
+    scene |= {"scorer": {"name": "local"}, "score_every": 1}
+    for key in ("encoders", "prompts", "alphas"):
+        given = own.get(key)
+        own[key] = [] if given is None else given if isinstance(given, list | tuple) else [given]
+    own["encoders"] = [_named_encoder(given) for given in own["encoders"]]
+    return typed(AuditConfig, {**own, "scene": typed(SceneConfig, {**scene, **_chosen(scene)})})
+
+
+def _named_encoder(given: Any) -> Choice:
+    """Read an encoder in a list: a mapping with its name and settings, or a name as tables show it.
+
+    Raises:
+        UserError: There is no such encoder.
+    """
+    if isinstance(given, Mapping):
+        return choose(ENCODERS, given)
+    name = str(given)
+    if name in ENCODERS:
+        return choose(ENCODERS, {"name": name})
+    if Path(name).is_dir():
+        return choose(ENCODERS, {"name": "mini", "path": name})
+    model, slash, pretrained = name.partition("/")
+    if slash:
+        return choose(ENCODERS, {"name": "open_clip", "model": model, "pretrained": pretrained})
+    raise UserError(
+        f"encoders: '{name}' is none of {', '.join(ENCODERS)}, no folder of weights, and no model of open_clip, which "
+        "is written as architecture/tag, such as ViT-B-32/openai. With settings: encoders=[{name: mini, path: x}]."
     )
 
 

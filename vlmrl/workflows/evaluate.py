@@ -72,6 +72,8 @@ def evaluate(settings: EvaluateConfig, policies: Mapping[str, Any] | None = None
             settings.seed,
             settings.progress_bar,
         )
+    for parts in {id(contender.parts): contender.parts for contender in contenders}.values():
+        parts.close()
     _report(console, settings, folder, results)
     if settings.video:
         clip = Path(settings.video_dir) / f"evaluate_{folder.path.name}.mp4"
@@ -93,17 +95,29 @@ def gather(settings: EvaluateConfig, policies: Mapping[str, Any], device: str) -
         UserError: See `evaluate`.
     """
     found: dict[str, Contender] = {}
+    scene = settings.scene
     for folder in map(find, settings.runs):
-        _, parts, model = open_run(folder, device)
+        run, parts, model = open_run(folder, device)
+        scene = scene or run
         found.setdefault(shown(folder.path), Contender(shown(folder.path), model, parts))
     if settings.policy:
         parts = build_parts(settings.scene, device) if settings.scene is not None else next(iter(found.values())).parts
         observation_space, action_space = spaces(parts.env)
+        assert scene is not None  # `EvaluateConfig` has seen to it
         for name in settings.policy:
             if name in policies:
                 policy = as_policy(name, policies[name], action_space)
             else:
-                policy = open_policy(name, observation_space, action_space, settings.algorithm, device, settings.seed)
+                policy = open_policy(
+                    name,
+                    observation_space,
+                    action_space,
+                    settings.algorithm,
+                    device,
+                    settings.seed,
+                    scene.env.name,
+                    scene.task.name,
+                )
             found.setdefault(name, Contender(name, policy, parts))
     return list(found.values())
 

@@ -11,18 +11,24 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
 
+from vlmrl.agents import reference_policies
 from vlmrl.errors import UserError, unknown
 from vlmrl.registry import Registry
 from vlmrl.workflows.config import import_own
 from vlmrl.workflows.rollouts import Policy, RandomPolicy
 
 ALGORITHMS = Registry(
-    "algorithm", {name: f"stable_baselines3:{name.upper()}" for name in ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")}
+    "algorithm",
+    {name: f"stable_baselines3:{name.upper()}" for name in ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")}
+    | {"crossq": "sb3_contrib:CrossQ"},
 )
-# Where Stable-Baselines3 defines the policy classes that one algorithm alone has. TD3's are DDPG's too, which acts
-# in the same way.
-POLICY_MODULES = {f"stable_baselines3.{name}.policies": name for name in ("dqn", "sac", "td3")}
+# Where Stable-Baselines3 and SB3-Contrib define the policy classes that one algorithm alone has. TD3's are DDPG's too,
+# which acts in the same way.
+POLICY_MODULES = {f"stable_baselines3.{name}.policies": name for name in ("dqn", "sac", "td3")} | {
+    "sb3_contrib.crossq.policies": "crossq"
+}
 SHARED_MODULE = "stable_baselines3.common.policies"  # of PPO and A2C
 
 
@@ -101,17 +107,22 @@ def open_policy(
     algorithm: str | None = None,
     device: str = "cpu",
     seed: int = 0,
+    env: str = "",
+    task: str = "",
 ) -> Policy:
     """Make a policy of what a person names.
 
     Args:
         name: Path of a zip of Stable-Baselines3, "module:attribute" (a function from observation to action, an object
-            with a method `predict`, or a class of either, which is called without arguments), "random" or "zero".
+            with a method `predict`, or a class of either, which is called without arguments), "random", "zero", or
+            "reference": the trained one that comes with the suite for this environment and task.
         observation_space: What the policy will see.
         action_space: How it can act.
         algorithm: Whose zip it is, a name in `ALGORITHMS` or "module:class"; None reads it from the zip.
         device: Where a zip's networks run.
         seed: Seed of "random".
+        env: Name of the environment, for "reference".
+        task: Name of the task, for "reference".
 
     Raises:
         UserError: There is no such policy, or it does not fit the environment.
@@ -120,6 +131,10 @@ def open_policy(
         return RandomPolicy(action_space, seed)
     if name == "zero":
         return ZeroPolicy(action_space)
+    if name == "reference":
+        reference = reference_policies.find(env, task).load(device)
+        _check_spaces(name, reference, observation_space, action_space)
+        return reference
     if name.endswith(".zip") or Path(name).is_file():
         model = load_zip(Path(name), algorithm, device)
         _check_spaces(name, model, observation_space, action_space)
@@ -127,8 +142,8 @@ def open_policy(
     if ":" in name:
         return as_policy(name, _load_attribute(name, "policy"), action_space)
     raise UserError(
-        f"policy={name} is no policy. Give the path of a zip that Stable-Baselines3 saved, module:attribute, random or "
-        "zero; a run folder goes with runs=."
+        f"policy={name} is no policy. Give the path of a zip that Stable-Baselines3 saved, module:attribute, random, "
+        "zero or reference; a run folder goes with runs=."
     )
 
 
@@ -211,7 +226,9 @@ def _load_attribute(name: str, key: str) -> Any:
     return getattr(loaded, attribute)
 
 
-def _check_spaces(name: str, model: BaseAlgorithm, observation_space: gym.Space, action_space: gym.Space) -> None:
+def _check_spaces(
+    name: str, model: BaseAlgorithm | BasePolicy, observation_space: gym.Space, action_space: gym.Space
+) -> None:
     """Refuse a policy that was trained to see or do something else; number types do not matter.
 
     Raises:

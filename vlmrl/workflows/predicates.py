@@ -28,7 +28,7 @@ from vlmrl.envs.humanoid_poses import (
     joint_angles,
     put,
 )
-from vlmrl.envs.mujoco_scene import lowest_point
+from vlmrl.envs.mujoco_scene import MujocoScene, lowest_point
 from vlmrl.envs.tasks import PREDICATES, Condition, holds
 
 TASKS = tuple(entry.split("/")[1] for entry in PREDICATES if entry.startswith("humanoid/"))
@@ -140,12 +140,12 @@ def draw_states(n: int, seed: int) -> np.ndarray:
         kind = len(states) % 16
         if kind < 7:  # a task's pose, shaken a little or a lot
             tasks = list(POSITIVE.values())[rng.integers(len(POSITIVE))]
-            _shake(env, rng, list(tasks.values())[rng.integers(len(tasks))], rng.choice([3.0, 8.0, 14.0]))
+            shake(env, rng, list(tasks.values())[rng.integers(len(tasks))], rng.choice([3.0, 8.0, 14.0]))
         elif kind < 10:
-            _shake(env, rng, negative[rng.integers(len(negative))], rng.choice([3.0, 8.0, 14.0]))
+            shake(env, rng, negative[rng.integers(len(negative))], rng.choice([3.0, 8.0, 14.0]))
         elif kind < 13:
             first, second = rng.choice(len(positive), 2, replace=False)
-            _shake(env, rng, between(positive[first], positive[second], rng.uniform(0.1, 0.9)), 4.0)
+            shake(env, rng, between(positive[first], positive[second], rng.uniform(0.1, 0.9)), 4.0)
         elif kind == 13:  # held for a while
             pose = positive[rng.integers(len(positive))]
             put(env, pose)
@@ -157,14 +157,14 @@ def draw_states(n: int, seed: int) -> np.ndarray:
         else:
             env.reset(seed=int(rng.integers(2**31)))
             env.fall()
-        if _passes_through_itself(env):
+        if passes_through_itself(env):
             continue
         states.append(env.data.qpos.copy())
     order = rng.permutation(n)
     return np.round(np.array(states)[order], 4)
 
 
-def _shake(env: Humanoid, rng: np.random.Generator, pose: Pose, degrees: float) -> None:
+def shake(env: Humanoid, rng: np.random.Generator, pose: Pose, degrees: float) -> None:
     """Put a humanoid into a pose with noise in degrees on every joint and half of it on the trunk's lean."""
     import mujoco
 
@@ -177,8 +177,8 @@ def _shake(env: Humanoid, rng: np.random.Generator, pose: Pose, degrees: float) 
     mujoco.mj_forward(env.model, env.data)
 
 
-def _passes_through_itself(env: Humanoid) -> bool:
-    """Whether two parts of the body overlap by more than 0.02 m."""
+def passes_through_itself(env: MujocoScene) -> bool:
+    """Whether two parts of the body overlap by more than 0.02 m; geom 0 is the floor."""
     return any(contact.dist < -0.02 and contact.geom1 > 0 and contact.geom2 > 0 for contact in env.data.contact)
 
 

@@ -13,12 +13,16 @@ from rich.table import Table
 
 
 def results_table(summaries: dict[str, dict[str, Any]], title: str) -> Table:
-    """Lay out summaries of `Episodes`, one policy a line."""
+    """Lay out summaries of `Episodes`, one policy a line, and a line for each way to start where there are several."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("policy", no_wrap=True)
     for header in ("predicate\nholds", "success", "truth", "model\nreward"):
         table.add_column(header, justify="right", no_wrap=True)
+    lines = []
     for name, summary in summaries.items():
+        lines.append((name, summary))
+        lines += [(f"  {start} start", part) for start, part in summary.get("by_start", {}).items()]
+    for name, summary in lines:
         table.add_row(
             name,
             _cell(summary.get("fraction"), percent=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,7 @@ class Episodes:
         fraction: (n,) share of steps at which the predicate held; empty without a predicate.
         success: (n,) bool; empty without a predicate.
         length: (n,) steps.
+        start: (n,) how each episode started, such as "fallen"; empty where the environment does not say.
     """
 
     truth: list[float] = field(default_factory=list)
@@ -63,9 +64,13 @@ class Episodes:
     fraction: list[float] = field(default_factory=list)
     success: list[bool] = field(default_factory=list)
     length: list[int] = field(default_factory=list)
+    start: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
-        """Return means with 95 % intervals (Wilson for success, bootstrap for the others), ready for JSON."""
+        """Return means with 95 % intervals (Wilson for success, bootstrap for the others), ready for JSON.
+
+        Where episodes started in different ways, `by_start` has the same for each.
+        """
         result: dict[str, Any] = {"episodes": len(self.truth)}
         for name in ("truth", "model_reward", "fraction"):
             values = getattr(self, name)
@@ -74,7 +79,21 @@ class Episodes:
         if self.success:
             wins = int(sum(self.success))
             result["success"] = {"mean": wins / len(self.success), "interval": wilson(wins, len(self.success))}
+        starts = sorted(set(self.start))
+        if len(starts) > 1:
+            result["by_start"] = {start: self.started(start).summary() for start in starts}
         return result
+
+    def started(self, start: str) -> Episodes:
+        """Return the episodes that started in this way."""
+        chosen = np.array(self.start) == start
+        return Episodes(
+            **{
+                entry.name: [value for value, own in zip(getattr(self, entry.name), chosen, strict=True) if own]
+                for entry in fields(self)
+                if getattr(self, entry.name)  # some are empty
+            }
+        )
 
 
 def run_episodes(policy: Policy, env: Any, n_episodes: int, label: str = "") -> Episodes:
@@ -85,34 +104,41 @@ def run_episodes(policy: Policy, env: Any, n_episodes: int, label: str = "") -> 
 
     Args:
         policy: Acts on the vector's observations.
-        env: A `RewardVecEnv` made with `wait=True`.
+        env: A `RewardVecEnv` made with `wait=False`; an episode's rewards are asked for when it is complete.
         n_episodes: Number of episodes, at least 1.
         label: Shown in a progress bar; none without it.
     """
     n_envs = env.num_envs
     quota = [n_episodes // n_envs + (i < n_episodes % n_envs) for i in range(n_envs)]
-    total = np.zeros(n_envs)
     episodes = Episodes()
     observations = env.reset()
+    begun = [info.get("start") for info in env.venv.reset_infos]
+    keys: list[list[np.ndarray]] = [[] for _ in range(n_envs)]  # of each running episode
     state, starts = None, np.ones(n_envs, dtype=bool)
     bar = tqdm(
         total=n_episodes, desc=f"measuring {label}", unit="episode", disable=None if label else True, leave=False
     )
     while any(quota):
         actions, state = policy.predict(observations, state, starts, deterministic=True)
-        observations, rewards, starts, infos = env.step(actions)
-        total += rewards
-        for i in np.flatnonzero(starts):
+        observations, _, starts, infos = env.step(actions)
+        for i in range(n_envs):
+            keys[i].append(env.keys[i])
+        for i in map(int, np.flatnonzero(starts)):
+            total = float(env.rewards.fill(np.array(keys[i])).sum(dtype=np.float64))
             if quota[i]:
                 quota[i] -= 1
                 bar.update()
                 episodes.truth.append(float(infos[i]["episode"]["r"]))
                 episodes.length.append(int(infos[i]["episode"]["l"]))
-                episodes.model_reward.append(float(total[i]))
+                episodes.model_reward.append(total)
+                if begun[i] is not None:
+                    episodes.start.append(str(begun[i]))
                 if "is_success" in infos[i]:
                     episodes.fraction.append(float(infos[i]["predicate_fraction"]))
                     episodes.success.append(bool(infos[i]["is_success"]))
-            total[i] = 0.0
+            keys[i], begun[i] = [], env.venv.reset_infos[i].get("start")
+    if any(keys):  # no row may wait for its reward when the next policy begins
+        env.rewards.fill(np.array([key for running in keys for key in running]))
     bar.close()
     return episodes
 
@@ -120,7 +146,9 @@ def run_episodes(policy: Policy, env: Any, n_episodes: int, label: str = "") -> 
 def measure(
     policies: Mapping[str, Policy], parts: Parts, n_episodes: int, n_envs: int, seed: int, progress: bool = False
 ) -> dict[str, Episodes]:
-    """Run episodes of each policy in one environment, from the same starts.
+    """Run episodes of each policy in one environment, from the same starts, each to its full length.
+
+    A reward model that ends episodes does not do so here: what happened after it was satisfied counts as well.
 
     Args:
         policies: {name: policy}.
@@ -132,7 +160,7 @@ def measure(
     """
     n_envs = min(n_envs, n_episodes)
     results = {}
-    env = make_vec_env(parts.env, parts.rewards(), n_envs, seed, wait=True)
+    env = make_vec_env(parts.env, parts.rewards(), n_envs, seed, end_episodes=False)
     try:
         for name, policy in policies.items():
             env.set_next_episodes(np.zeros(n_envs, dtype=int))  # the same starts for each

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -14,9 +15,21 @@ from typing import Any, Protocol
 
 import yaml
 
+from vlmrl.encoders.mini import WEIGHTS
 from vlmrl.errors import UserError
 
-PACKAGES = ("vlmrl", "torch", "stable-baselines3", "gymnasium", "mujoco", "open_clip_torch", "numpy", "hydra-core")
+PACKAGES = (
+    "vlmrl",
+    "torch",
+    "stable-baselines3",
+    "sb3-contrib",
+    "gymnasium",
+    "mujoco",
+    "open_clip_torch",
+    "numpy",
+    "hydra-core",
+)
+EMBEDDED_WEIGHTS = "mini weights"  # what the embedded encoder's digest is called among the versions
 
 
 class HasPlain(Protocol):
@@ -46,6 +59,16 @@ class RunFolder:
     def model(self) -> Path:
         """The policy and its optimisers, an SB3 zip."""
         return self.path / "model.zip"
+
+    @property
+    def best(self) -> Path:
+        """The best policy so far, an SB3 zip, where it is kept."""
+        return self.path / "best.zip"
+
+    @property
+    def newest(self) -> Path:
+        """The policy at the end of training, an SB3 zip, where `model` is the best one."""
+        return self.path / "last.zip"
 
     @property
     def untrained(self) -> Path:
@@ -130,13 +153,17 @@ def point_last(folder: RunFolder, runs: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, the platform and the packages that results depend on."""
+    """Return the versions of Python, the platform, and the packages and embedded weights that results depend on."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
+    digest = hashlib.sha256()
+    for path in sorted(WEIGHTS.glob("open_clip_*")):
+        digest.update(path.read_bytes())
+    found[EMBEDDED_WEIGHTS] = f"sha256 {digest.hexdigest()[:16]}"
     return found
 
 

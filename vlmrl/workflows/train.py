@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +19,18 @@ from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoard
 
 from vlmrl.agents import checkpoints
 from vlmrl.agents.callbacks import RewardLog, StopOnInterrupt
+from vlmrl.agents.hacking_probe import HackingProbe
+from vlmrl.agents.keep_best import KeepBest
+from vlmrl.agents.memory import in_words, machine_bytes, replay_bytes
 from vlmrl.envs.lazy_rewards import LazyRewards, RewardScale
 from vlmrl.envs.make import make_vec_env
+from vlmrl.envs.shaping import PotentialShaping
 from vlmrl.errors import UserError
+from vlmrl.workflows.audit.results import Audited
+from vlmrl.workflows.audit.run import short_audit, verdict_line
 from vlmrl.workflows.build import Parts, build_parts, resolve_device
-from vlmrl.workflows.config import TrainConfig
+from vlmrl.workflows.config import AUDIT_SCENE_KEYS, NO_TASK, TrainConfig
+from vlmrl.workflows.policies import ZeroPolicy
 from vlmrl.workflows.report import make_console, python_command, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
@@ -29,7 +40,7 @@ EVAL_SEED = 1_000_000
 
 
 def train(settings: TrainConfig) -> RunFolder:
-    """Train, save, and compare the trained policy with the untrained one and with random actions.
+    """Train, save, and compare the trained policy with the untrained one, random actions and none.
 
     Everything that a user can get wrong is found before the run folder is made. Ctrl-C ends training early; what was
     learned until then is saved and measured like the rest.
@@ -45,22 +56,39 @@ def train(settings: TrainConfig) -> RunFolder:
         torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
     parts = build_parts(settings, device)
+    try:
+        return _train(settings, parts, device, console)
+    finally:
+        parts.close()
+
+
+def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -> RunFolder:
     _probe(parts, settings)
 
     folder = RunFolder(Path(settings.run_dir)) if settings.resume else create(Path(settings.run_dir), settings)
-    rewards = parts.rewards(RewardScale(enabled=settings.standardize, centre=settings.centre))
-    env = make_vec_env(parts.env, rewards, settings.n_envs, settings.seed, folder.monitor)
+    audited = _audit(settings, parts, console)
+    wait = parts.model.requires_sync
+    rewards = parts.rewards(_scale(settings, parts), _shaping(settings), None if wait else settings.n_envs)
+    env = make_vec_env(parts.env, rewards, settings.n_envs, settings.seed, folder.monitor, wait)
+    best = KeepBest(folder.best, truth=settings.use_as == "potential") if settings.keep == "best" else None
+    probe = HackingProbe()
     try:
-        model = _model(settings, folder, env, device)
+        model = _model(settings, folder, env, device, _companions(probe, best))
         _announce(console, settings, parts, folder, model, device)
-        seconds, steps = _learn(model, settings, rewards, folder, console)
+        if audited is not None:
+            console.print(f"audit of the reward: {verdict_line(audited)}", highlight=False)
+            if audited.verdict is not None and audited.verdict.advice:
+                scene = shlex.join(_scene_overrides(settings))
+                console.print(f"look closer: {python_command()} -m vlmrl.audit {scene}", soft_wrap=True, markup=False)
+        seconds, steps = _learn(model, settings, rewards, folder, console, probe, best)
     finally:
         env.close()
 
     policies: dict[str, Policy] = {
-        "trained": model,
+        "trained": settings.agent.config.algorithm().load(folder.model, device=device),
         "untrained": settings.agent.config.algorithm().load(folder.untrained, device=device),
         "random": RandomPolicy(model.action_space, settings.seed),
+        "zero": ZeroPolicy(model.action_space),
     }
     results = measure(
         policies,
@@ -81,21 +109,88 @@ def train(settings: TrainConfig) -> RunFolder:
                 3,
                 settings.seed + EVAL_SEED,
             )
-    _report(console, settings, folder, results, model.num_timesteps, steps / seconds, clip)
+    _report(console, settings, folder, results, model.num_timesteps, steps / seconds, clip, audited, probe)
     return folder
 
 
 def _probe(parts: Parts, settings: TrainConfig) -> None:
     """Take one step and reward it, so that a broken environment, renderer or encoder shows before anything is made."""
-    env = make_vec_env(parts.env, parts.rewards(), 1, settings.seed, wait=True)
+    rewards = parts.rewards(shaping=_shaping(settings))
+    env = make_vec_env(parts.env, rewards, 1, settings.seed, end_episodes=False)
     try:
         env.reset()
         env.step(np.stack([env.action_space.sample()]))
+        rewards.fill(env.keys)
+        _check_memory(settings, env)
     finally:
         env.close()
 
 
-def _model(settings: TrainConfig, folder: RunFolder, env: Any, device: str) -> BaseAlgorithm:
+def _scale(settings: TrainConfig, parts: Parts) -> RewardScale | None:
+    """Return how the learner sees the rewards; None where it sees them as they are.
+
+    A model that ends episodes says 1 for success and 0 elsewhere, and its rewards cannot wait for a first batch.
+    """
+    if parts.model.requires_sync:
+        return None
+    return RewardScale(enabled=settings.standardize, centre=settings.centre)
+
+
+def _shaping(settings: TrainConfig) -> PotentialShaping | None:
+    return PotentialShaping(settings.gamma, settings.shaping_weight) if settings.use_as == "potential" else None
+
+
+def _replay_size(settings: TrainConfig, env: Any) -> int | None:
+    """Return what the agent's replay buffer takes when it is full, in bytes; None where it has none."""
+    buffer_size = getattr(settings.agent.config, "buffer_size", None)
+    if buffer_size is None:
+        return None
+    return replay_bytes(buffer_size, settings.n_envs, env.observation_space, env.action_space)
+
+
+def _check_memory(settings: TrainConfig, env: Any) -> None:
+    """Refuse a replay buffer that cannot become full here: the run would be killed hours later.
+
+    Raises:
+        UserError: It is larger than this machine's memory.
+    """
+    size, memory = _replay_size(settings, env), machine_bytes()
+    if size is not None and memory is not None and size > memory:
+        fitting = int(settings.agent.config.buffer_size * memory / size / 2)
+        raise UserError(
+            f"A replay buffer of agent.buffer_size={settings.agent.config.buffer_size} transitions takes "
+            f"{in_words(size)}, and this machine has {in_words(memory)}. agent.buffer_size={fitting} would take half."
+        )
+
+
+def _audit(settings: TrainConfig, parts: Parts, console: Console) -> Audited | None:
+    """Say whether the reward tells states of the task apart, before time is spent on it; None where it is not asked."""
+    if not settings.audit or settings.resume:
+        return None
+    try:
+        with console.status("Auditing the reward…"):
+            return short_audit(settings, parts, settings.seed)
+    except UserError as error:  # the states of this task cannot be drawn, which is no reason not to train
+        console.print(f"audit of the reward: not possible. {error}", highlight=False)
+        return None
+
+
+def _scene_overrides(settings: TrainConfig) -> list[str]:
+    """Return what of this command an audit of the same reward is given as well; a program is told the names alone."""
+    given = {argument.partition("=")[0]: argument for argument in sys.argv[1:] if "=" in argument}
+    kept = {key: argument for key, argument in given.items() if key.partition(".")[0] in AUDIT_SCENE_KEYS}
+    named = {group: f"{group}={getattr(settings, group).name}" for group in ("env", "task", "reward")}
+    return list((named | kept).values())
+
+
+def _companions(probe: HackingProbe, best: KeepBest | None) -> list[checkpoints.Companion]:
+    """Return what has a state beside the algorithm."""
+    return [probe, best] if best is not None else [probe]
+
+
+def _model(
+    settings: TrainConfig, folder: RunFolder, env: Any, device: str, companions: Sequence[checkpoints.Companion]
+) -> BaseAlgorithm:
     """Make the algorithm, or load it where the run stopped.
 
     Raises:
@@ -107,7 +202,7 @@ def _model(settings: TrainConfig, folder: RunFolder, env: Any, device: str) -> B
         suffix = ""
     else:
         checkpoint = checkpoints.newest(folder.checkpoints)
-        model = checkpoints.restore(settings.agent.config.algorithm(), checkpoint, env, device)
+        model = checkpoints.restore(settings.agent.config.algorithm(), checkpoint, env, device, companions)
         suffix = f"_{model.num_timesteps}"
         if model.num_timesteps >= settings.total_timesteps:
             raise UserError(
@@ -122,19 +217,29 @@ def _model(settings: TrainConfig, folder: RunFolder, env: Any, device: str) -> B
 
 
 def _learn(
-    model: BaseAlgorithm, settings: TrainConfig, rewards: LazyRewards, folder: RunFolder, console: Console
+    model: BaseAlgorithm,
+    settings: TrainConfig,
+    rewards: LazyRewards,
+    folder: RunFolder,
+    console: Console,
+    probe: HackingProbe,
+    best: KeepBest | None,
 ) -> tuple[float, int]:
     """Train and save, whatever ends training; return the seconds and steps that it took."""
     started, before = time.monotonic(), model.num_timesteps
     max_steps = model.get_env().get_attr("spec")[0].max_episode_steps or 1000  # type: ignore[union-attr]
     interrupt = StopOnInterrupt()
+    companions = _companions(probe, best)
+    listeners = [probe.add_return, *([best.add] if best is not None and not best.truth else [])]
     try:
         model.learn(
             settings.total_timesteps - before,
             callback=[
                 interrupt,
-                RewardLog(rewards),
-                checkpoints.CheckpointCallback(folder.checkpoints, settings.checkpoint_every, max_steps),
+                RewardLog(rewards, listeners=listeners),
+                probe,
+                *([best] if best is not None else []),
+                checkpoints.CheckpointCallback(folder.checkpoints, settings.checkpoint_every, max_steps, companions),
             ],
             log_interval=settings.log_interval,
             reset_num_timesteps=before == 0,
@@ -142,13 +247,25 @@ def _learn(
         )
         if interrupt.stopped:
             console.print(f"Stopped at step {model.num_timesteps:,}; saving what was learned.")
-        checkpoints.save_at_end(model, folder.checkpoints)
+        checkpoints.save_at_end(model, folder.checkpoints, companions)
     except KeyboardInterrupt:
         console.print(f"Interrupted at step {model.num_timesteps:,}; the last checkpoint stays as it is.")
     finally:
-        model.save(folder.model)
+        _save(model, folder, best, console)
         model.logger.close()
     return time.monotonic() - started, model.num_timesteps - before
+
+
+def _save(model: BaseAlgorithm, folder: RunFolder, best: KeepBest | None, console: Console) -> None:
+    """Write `model.zip`: the policy as it is or, where the best one is kept, that, and `last.zip` beside it."""
+    if best is None or best.best is None:
+        model.save(folder.model)
+        if best is not None:
+            console.print(f"keep=best: fewer than {best.window} episodes were complete; the last policy is kept.")
+        return
+    model.save(folder.newest)
+    shutil.copyfile(folder.best, folder.model)
+    console.print(f"keep=best: the policy of step {best.at:,}, whose episodes earned {best.best:.2f} in training")
 
 
 def _announce(
@@ -165,8 +282,24 @@ def _announce(
     if parts.encoder is not None:
         console.print(
             f"encoder: {parts.encoder.name}, pictures of {parts.env.width} x {parts.env.height} "
-            f"from camera {parts.env.task.camera}"
+            f"from {'cameras' if len(parts.env.task.cameras) > 1 else 'camera'} {' and '.join(parts.env.task.cameras)}"
         )
+    if parts.env.score_every > 1:
+        console.print(f"every {parts.env.score_every} steps a picture is scored; between them: {settings.between}")
+    if settings.use_as == "potential":
+        shaped = "the task" if settings.task.name != NO_TASK else "the environment"
+        console.print(
+            f"the model's reward is a potential that shapes the reward of {shaped}: gamma {settings.gamma}, "
+            f"weight {settings.shaping_weight}"
+        )
+    if parts.model.requires_sync:
+        console.print("success ends the episode in training; rewards are 0 and 1, and not scaled")
+    size = _replay_size(settings, model.get_env())
+    if size is not None:
+        memory = machine_bytes()
+        of = f" of this machine's {in_words(memory)}" if memory is not None else ""
+        warning = "; agent.buffer_size makes it smaller" if memory is not None and size > memory / 2 else ""
+        console.print(f"replay buffer: {in_words(size)}{of} when it is full{warning}")
     console.print(
         f"run: {shown(folder.path)}   (curves: tensorboard --logdir {shown(folder.path.parent.parent)})", soft_wrap=True
     )
@@ -180,12 +313,16 @@ def _report(
     steps: int,
     speed: float,
     clip: Path | None,
+    audited: Audited | None,
+    probe: HackingProbe,
 ) -> None:
     """Print the table and write `result.json`."""
     summaries = {name: episodes.summary() for name, episodes in results.items()}
-    folder.result.write_text(
-        json.dumps({"steps": steps, "steps_per_second": round(speed, 1), "policies": summaries}, indent=2) + "\n"
-    )
+    result: dict[str, Any] = {"steps": steps, "steps_per_second": round(speed, 1), "policies": summaries}
+    if audited is not None:
+        result["audit"] = audited.plain()
+    result["hacking"] = probe.events
+    folder.result.write_text(json.dumps(result, indent=2) + "\n")
     console.print(results_table(summaries, f"{settings.eval_episodes} episodes each, mean and 95 % interval"))
     if all("success" not in summary for summary in summaries.values()):
         console.print("no predicate: nothing but the reward model says how well this went; look at the clip")

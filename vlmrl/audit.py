@@ -1,0 +1,41 @@
+"""Say whether a reward is any good: `python -m vlmrl.audit env=humanoid reward=clip`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vlmrl.commands import run_command
+
+if TYPE_CHECKING:
+    from vlmrl.workflows.config import AuditConfig
+
+EXAMPLES = """
+Is this reward any good? Scores labelled states of a task before anything is trained on it.
+
+  python -m vlmrl.audit env=humanoid reward=clip
+  python -m vlmrl.audit env=humanoid task=standing prompts=['a robot on its feet'] alphas=[0,0.5,1]
+  python -m vlmrl.audit env=cartpole encoders=[mini,runs/my_weights,ViT-B-32/openai]
+  python -m vlmrl.audit env=gym frames=my_frames goal='an open drawer' encoder=open_clip
+"""
+
+
+def main() -> None:
+    """Run the command."""
+    run_command("audit", EXAMPLES, _settings, _work)
+
+
+def _settings(values: Mapping[str, Any]) -> AuditConfig:
+    from vlmrl.workflows.config import audit_settings
+
+    return audit_settings(values)
+
+
+def _work(settings: AuditConfig) -> None:
+    from vlmrl.workflows.audit.run import audit
+
+    audit(settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Is a reward any good? Labelled states of a task, scored by rewards before anything is trained on them."""

@@ -1,0 +1,252 @@
+"""Audit rewards: draw or read labelled states, score them, and say which rewards are any good."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import string
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from vlmrl.errors import UserError
+from vlmrl.reward_models.base import RewardModel
+from vlmrl.workflows.audit.candidates import Candidate, Notes, candidates, wrong_words
+from vlmrl.workflows.audit.folder import read_frames
+from vlmrl.workflows.audit.page import contact_sheet, write_page
+from vlmrl.workflows.audit.results import Audited, cell
+from vlmrl.workflows.audit.scores import Judge
+from vlmrl.workflows.audit.states import LabelledStates, counts, draw_states, why_not
+from vlmrl.workflows.audit.verdict import fails, judge
+from vlmrl.workflows.build import Parts, build_parts, resolve_device
+from vlmrl.workflows.config import AuditConfig, SceneConfig
+from vlmrl.workflows.predicates import write
+from vlmrl.workflows.report import make_console, shown
+from vlmrl.workflows.run_folder import create
+
+SHORT = 200  # states of the audit before training
+COLOURS = {"GOOD": "green", "WEAK": "yellow", "USELESS": "red"}
+
+
+def audit(settings: AuditConfig) -> list[Audited]:
+    """Score labelled states with every reward that is asked for, and judge the best of each encoder.
+
+    Everything that a person can name wrongly is found before anything is drawn.
+
+    Args:
+        settings: Says which rewards and which states; `run_dir` is the folder for page and figures.
+
+    Returns:
+        Every reward, in the order of the tables; those with a verdict are the best of their encoder.
+
+    Raises:
+        UserError: A reward cannot be built or audited, or the states are not there.
+    """
+    console = make_console()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    started = time.monotonic()
+    device = resolve_device(settings.device)
+    scene, notes, letters = settings.scene, Notes(), _letters()
+    built: list[tuple[Parts, list[Candidate]]] = []
+    try:
+        with notes:
+            for choice in settings.encoders or (scene.encoder,):
+                parts = build_parts(replace(scene, encoder=choice), device)
+                built.append((parts, candidates(scene, parts.encoder, settings.prompts, settings.alphas, letters)))
+                _check(scene, parts.model)
+        views: dict[Any, LabelledStates] = {}
+        results: list[Audited] = []
+        for parts, rewards in built:
+            size = None if settings.frames is not None else (parts.env.height, parts.env.width)
+            if size not in views:
+                views[size] = _states(settings, parts)
+            results += audit_encoder(scene, parts, rewards, views[size], settings.seed, notes, settings.progress_bar)
+    finally:
+        for parts, _ in built:
+            parts.close()
+    folder = create(Path(settings.run_dir), settings)
+    judged = [entry for entry in results if entry.verdict is not None]
+    best = max(judged, key=lambda entry: entry.figures.choice)
+    _print(console, settings, results, notes.lines)
+    folder.result.write_text(json.dumps(_plain(settings, results, best, notes.lines), indent=2) + "\n")
+    page = folder.path / "audit.html"
+    write_page(page, _title(settings), best, results, notes.lines)
+    console.print(f"page:    {shown(page)}", soft_wrap=True, highlight=False)
+    sheet = contact_sheet(best)
+    if sheet is not None:
+        write(folder.path / "wrong_frames.jpg", sheet)
+        console.print(f"frames:  {shown(folder.path / 'wrong_frames.jpg')}", soft_wrap=True, highlight=False)
+    console.print(f"figures: {shown(folder.result)}", soft_wrap=True, highlight=False)
+    console.print(f"took {time.monotonic() - started:.0f} s", highlight=False)
+    return results
+
+
+def audit_encoder(
+    scene: SceneConfig,
+    parts: Parts,
+    rewards: list[Candidate],
+    states: LabelledStates,
+    seed: int,
+    notes: Notes,
+    progress: bool,
+) -> list[Audited]:
+    """Score states with the rewards of one encoder and judge the best, which is chosen on states apart.
+
+    Args:
+        scene: Task and reward.
+        parts: Holds the encoder.
+        rewards: At least one.
+        states: Labelled states.
+        seed: See `Judge`.
+        notes: Takes what the encoder warns of.
+        progress: Whether to show a progress bar.
+    """
+    rows = states.rows(states.embed(parts.encoder, progress) if parts.encoder is not None else {})
+    measured = Judge(states, seed)
+    results = []
+    for candidate in rewards:
+        scores = np.asarray(candidate.model(rows), dtype=np.float32)
+        results.append(Audited(candidate, states, measured, scores, measured.figures(scores)))
+    best = max(results, key=lambda entry: entry.figures.choice)
+    controls = measured.blind_controls(best.scores)
+    state = {name: values[0] for name, values in states.state.items()} or None
+    for name, words in wrong_words(scene, state).items():
+        notes.about = name
+        with notes:
+            wrong = best.candidate.config.build(words, parts.encoder)
+        controls.append(measured.control(name, np.asarray(wrong(rows), dtype=np.float32), best.scores))
+    verdict = judge(best.figures, controls)
+    return [replace(entry, controls=tuple(controls), verdict=verdict) if entry is best else entry for entry in results]
+
+
+def short_audit(scene: SceneConfig, parts: Parts, seed: int) -> Audited | None:
+    """Audit the reward that an agent is about to be trained on, in seconds.
+
+    Args:
+        scene: Task and reward.
+        parts: What they stand for.
+        seed: Seed of the states; nothing that others draw from is touched.
+
+    Returns:
+        None where there is nothing to audit: no predicate, no picture, or a reward that looks at more than a state.
+    """
+    if parts.env.task.predicate is None or parts.encoder is None or why_not(parts.model):
+        return None
+    alpha = getattr(scene.reward.config, "alpha", None)
+    only = Candidate("a", parts.encoder.name, scene.words, alpha, scene.reward.config, parts.model)
+    states = draw_states(parts.env, SHORT, seed, pictures=True)
+    # The encoder has warned of words of the goal that it does not know; those of the controls are not the user's.
+    (result,) = audit_encoder(scene, parts, [only], states, seed, Notes(), progress=False)
+    return result
+
+
+def verdict_line(entry: Audited) -> str:
+    """Say the verdict in one line, with the colours of rich."""
+    assert entry.verdict is not None
+    word = entry.verdict.word
+    advice = f" {entry.verdict.advice}" if entry.verdict.advice else ""
+    return f"[bold {COLOURS[word]}]{word}[/]. {escape(entry.verdict.reason + advice)}"
+
+
+def _check(scene: SceneConfig, model: RewardModel) -> None:
+    reason = why_not(model)
+    if reason:
+        raise UserError(f"reward={scene.reward.name} cannot be audited: {reason}.")
+
+
+def _states(settings: AuditConfig, parts: Parts) -> LabelledStates:
+    if settings.frames is not None:
+        return read_frames(settings.frames, parts.env.task.camera, settings.progress_bar)
+    pictures = bool(parts.model.needs & {"embeddings", "frames"})
+    return draw_states(parts.env, settings.states, settings.seed, pictures, settings.progress_bar)
+
+
+def _letters() -> Iterator[str]:
+    for repeats in itertools.count(1):
+        for letter in string.ascii_lowercase:
+            yield letter * repeats
+
+
+def _title(settings: AuditConfig) -> str:
+    scene = settings.scene
+    task = f"pictures of {settings.frames}" if settings.frames is not None else f"task {scene.task.name}"
+    return f"{scene.env.name} · {task} · reward {scene.reward.name}"
+
+
+def _plain(settings: AuditConfig, results: list[Audited], best: Audited, notes: list[str]) -> dict[str, Any]:
+    assert best.verdict is not None
+    states = best.states
+    return {
+        **best.verdict.plain(),
+        "best": best.candidate.letter,
+        "env": settings.scene.env.name,
+        "task": settings.scene.task.name,
+        "reward": settings.scene.reward.name,
+        "states": {
+            "total": len(states),
+            "measured": int(best.judge.measured.sum()),
+            "groups": len(np.unique(states.group)),
+            "sources": counts(states),
+        },
+        "rewards": [entry.plain() for entry in results],
+        "notes": notes,
+    }
+
+
+def _print(console: Console, settings: AuditConfig, results: list[Audited], notes: list[str]) -> None:
+    """Print tables and verdicts."""
+    states, measured = results[0].states, results[0].judge.measured
+    kinds = ", ".join(f"{int((states.kind == kind).sum())} {kind}" for kind in ("done", "nearly", "not done"))
+    console.print(f"[bold]{escape(_title(settings))}[/]", highlight=False)
+    console.print(
+        f"{len(states):,} states ({kinds}) in {len(np.unique(states.group)):,} independent groups; "
+        f"{int(measured.sum()):,} are measured, the others choose words and threshold",
+        highlight=False,
+    )
+    for note in notes:
+        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False)
+    for entry in results:
+        console.print(f"{entry.candidate.letter}: {escape(entry.candidate.title)}", soft_wrap=True, highlight=False)
+    console.print(_figures_table(results))
+    for entry in results:
+        if entry.verdict is not None:
+            console.print(_controls_table(entry))
+            console.print(f"{entry.candidate.letter}: {verdict_line(entry)}", highlight=False)
+
+
+def _figures_table(results: list[Audited]) -> Table:
+    title = "on states apart from those that chose, with 95 % intervals"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("", no_wrap=True)
+    for header in ("AUROC", "… nearly done", "Pearson", "EPIC distance", "precision", "recall"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for entry in results:
+        figures = entry.figures
+        cells = (figures.auroc, figures.nearly, figures.pearson, figures.epic, figures.precision, figures.recall)
+        chosen = "*" if entry.verdict is not None and len(results) > 1 else ""
+        table.add_row(entry.candidate.letter + chosen, *(escape(cell(figure)) for figure in cells))
+    return table
+
+
+def _controls_table(entry: Audited) -> Table:
+    title = f"controls of {entry.candidate.letter}: each must fail"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("control")
+    for header in ("AUROC", "lead of the reward", ""):
+        table.add_column(header, justify="right", no_wrap=True)
+    for control in entry.controls:
+        table.add_row(
+            *map(escape, (control.name, cell(control.auroc), cell(control.lead))),
+            "fails" if fails(control) else "DOES AS WELL",
+        )
+    return table

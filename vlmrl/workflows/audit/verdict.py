@@ -1,0 +1,74 @@
+"""GOOD, WEAK or USELESS, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from vlmrl.workflows.audit.scores import Control, Figures
+
+GOOD_AUROC = 0.9  # that the lower bound of a good reward's AUROC must reach
+ADVICE = {
+    "GOOD": "",
+    "WEAK": "Look at the wrong frames; then try other words (prompts=[...]), alphas=[0,0.5,1], another camera or "
+    "several (env.camera=[front,side]), reward=clip_contrastive with negatives, or a larger encoder.",
+    "USELESS": "Do not train on it. Try other words (prompts=[...]) or another encoder (encoders=[...]), and see "
+    "whether the pictures show the task at all.",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to think of a reward.
+
+    Attributes:
+        word: "GOOD": the AUROC's lower bound is at least 0.9 and every control fails. "USELESS": the interval holds 0.5
+            or lies below it. "WEAK": anything between.
+        reason: One sentence.
+        advice: What to do; empty for a good reward.
+    """
+
+    word: Literal["GOOD", "WEAK", "USELESS"]
+    reason: str
+    advice: str
+
+    def plain(self) -> dict[str, str]:
+        """Return plain values, ready for JSON."""
+        return {"verdict": self.word, "reason": self.reason, "advice": self.advice}
+
+
+def fails(control: Control) -> bool:
+    """Whether a control fails, as it should: it is not good itself, and the reward is surely better."""
+    return control.auroc.low < GOOD_AUROC and control.lead.low > 0
+
+
+def judge(figures: Figures, controls: Sequence[Control]) -> Verdict:
+    """Judge a reward by its figures and its controls."""
+    area = figures.auroc
+    measured = f"AUROC {area.value:.2f} [{area.low:.2f}, {area.high:.2f}]"
+    passed = [control for control in controls if not fails(control)]
+    if figures.pearson is None:
+        return _verdict("USELESS", "The reward is the same in all states.")
+    if area.high < 0.5:
+        return _verdict("USELESS", f"{measured}: states in which the task is done get less than others.")
+    if area.low <= 0.5:
+        return _verdict("USELESS", f"{measured}: the interval includes 0.5, which is chance.")
+    if area.low < GOOD_AUROC:
+        wide = ", which more states may settle (states=<n>)" if area.value >= GOOD_AUROC else ""
+        return _verdict("WEAK", f"{measured}: the lower bound is below {GOOD_AUROC}{wide}." + _also(passed))
+    if passed:
+        return _verdict("WEAK", f"{measured}, but a control does as well: {_names(passed)}.")
+    return _verdict("GOOD", f"{measured}: the lower bound is at least {GOOD_AUROC}, and every control fails.")
+
+
+def _verdict(word: Literal["GOOD", "WEAK", "USELESS"], reason: str) -> Verdict:
+    return Verdict(word, reason, ADVICE[word])
+
+
+def _also(passed: Sequence[Control]) -> str:
+    return f" A control does as well: {_names(passed)}." if passed else ""
+
+
+def _names(controls: Sequence[Control]) -> str:
+    return ", ".join(f"{control.name} ({control.auroc.value:.2f})" for control in controls)
