@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from vlmrl.agents.noise import NoiseType, action_noise
-from vlmrl.agents.off_policy import shared_arguments
+from vlmrl.agents.off_policy import OffPolicyConfig, shared_arguments
 from vlmrl.agents.sac import check_ent_coef
-from vlmrl.agents.schedules import Schedule
-from vlmrl.typed import Count, Natural, Positive, Range, Share
+from vlmrl.typed import Count, Positive
 
 if TYPE_CHECKING:
     from sb3_contrib import CrossQ
     from stable_baselines3.common.vec_env import VecEnv
 
 
-@dataclass(frozen=True)
-class CrossqConfig:
+@dataclass(frozen=True, kw_only=True)
+class CrossqConfig(OffPolicyConfig):
     """Settings of `agent=crossq`, named and meant as in SB3-Contrib's `CrossQ`; `configs/agent/crossq.yaml` has values.
 
     Source: Bhatt, Palenicek, Belousov, Argus, Amiranashvili, Brox, Peters: "CrossQ: Batch Normalization in Deep
@@ -25,16 +24,7 @@ class CrossqConfig:
     pictures makes every step dear, so what learns from fewer of them is worth the dearer update.
 
     Attributes:
-        learning_rate: Step size of actor, critics and entropy coefficient.
-        learning_rate_schedule: "constant", or "linear" down to 0 at the end of the run.
-        buffer_size: Transitions kept, over all environments.
-        learning_starts: Transitions taken at random before learning starts.
-        batch_size: Transitions a gradient step.
-        gamma: Discount a step, 0 to 1.
-        train_freq: Steps of the vector of environments between updates.
-        gradient_steps: Gradient steps an update; -1 takes as many as transitions came.
         policy_delay: Steps of the critics for each step of the actor.
-        n_steps: Rewards summed up before bootstrapping; 1 is plain CrossQ.
         ent_coef: Entropy coefficient: a number, "auto" (learned), or "auto_0.1" (learned from 0.1 on).
         net_arch: Width of each hidden layer of the actor.
         critic_arch: Width of each hidden layer of the critics.
@@ -44,16 +34,7 @@ class CrossqConfig:
         noise_dt: Time step of the Ornstein-Uhlenbeck process: the larger, the sooner it changes.
     """
 
-    learning_rate: Positive
-    learning_rate_schedule: Schedule
-    buffer_size: Count
-    learning_starts: Natural
-    batch_size: Count
-    gamma: Share
-    train_freq: Count
-    gradient_steps: Annotated[int, Range(-1)]
     policy_delay: Count
-    n_steps: Count
     ent_coef: str
     net_arch: tuple[Count, ...]
     critic_arch: tuple[Count, ...]

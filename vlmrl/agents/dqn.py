@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from vlmrl.agents.off_policy import shared_arguments
-from vlmrl.agents.schedules import Schedule
-from vlmrl.typed import Count, Natural, Positive, Range, Share
+from vlmrl.agents.off_policy import OffPolicyConfig, shared_arguments
+from vlmrl.typed import Count, Positive, Share
 
 if TYPE_CHECKING:
     from stable_baselines3 import DQN
     from stable_baselines3.common.vec_env import VecEnv
 
 
-@dataclass(frozen=True)
-class DqnConfig:
+@dataclass(frozen=True, kw_only=True)
+class DqnConfig(OffPolicyConfig):
     """Settings of `agent=dqn`, named and meant as in Stable-Baselines3's `DQN`; `configs/agent/dqn.yaml` has values.
 
     Attributes:
-        learning_rate: Step size.
-        learning_rate_schedule: "constant", or "linear" down to 0 at the end of the run.
-        buffer_size: Transitions kept, over all environments.
-        learning_starts: Transitions taken at random before learning starts.
-        batch_size: Transitions a gradient step.
         tau: Share of the network that flows into its target at each target update, 0 to 1; 1 copies it.
-        gamma: Discount a step, 0 to 1.
-        train_freq: Steps of the vector of environments between updates.
-        gradient_steps: Gradient steps an update; -1 takes as many as transitions came.
-        n_steps: Rewards summed up before bootstrapping; 1 is plain DQN.
         target_update_interval: Transitions between target updates.
         exploration_fraction: Share of the run over which random actions get rarer, 0 to 1.
         exploration_initial_eps: Share of random actions at the start, 0 to 1.
@@ -37,16 +27,7 @@ class DqnConfig:
         net_arch: Width of each hidden layer.
     """
 
-    learning_rate: Positive
-    learning_rate_schedule: Schedule
-    buffer_size: Count
-    learning_starts: Natural
-    batch_size: Count
     tau: Share
-    gamma: Share
-    train_freq: Count
-    gradient_steps: Annotated[int, Range(-1)]
-    n_steps: Count
     target_update_interval: Count
     exploration_fraction: Share
     exploration_initial_eps: Share

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vlmrl.agents.schedules import Schedule, step_size
+from vlmrl.typed import Count, Natural, Positive, Range, Share
 
 if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
 
-class OffPolicyConfig(Protocol):
-    """The settings that they share."""
+@dataclass(frozen=True, kw_only=True)
+class OffPolicyConfig:
+    """The settings that they share, named and meant as in Stable-Baselines3.
 
-    @property
-    def learning_rate(self) -> float: ...  # noqa: D102
+    Attributes:
+        learning_rate: Step size of all networks.
+        learning_rate_schedule: "constant", or "linear" down to 0 at the end of the run.
+        buffer_size: Transitions kept, over all environments.
+        learning_starts: Transitions taken at random before learning starts.
+        batch_size: Transitions a gradient step.
+        gamma: Discount a step, 0 to 1.
+        train_freq: Steps of the vector of environments between updates.
+        gradient_steps: Gradient steps an update; -1 takes as many as transitions came.
+        n_steps: Rewards summed up before bootstrapping; 1 is the plain algorithm.
+    """
 
-    @property
-    def learning_rate_schedule(self) -> Schedule: ...  # noqa: D102
-
-    @property
-    def buffer_size(self) -> int: ...  # noqa: D102
-
-    @property
-    def learning_starts(self) -> int: ...  # noqa: D102
-
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-
-    @property
-    def gamma(self) -> float: ...  # noqa: D102
-
-    @property
-    def train_freq(self) -> int: ...  # noqa: D102
-
-    @property
-    def gradient_steps(self) -> int: ...  # noqa: D102
-
-    @property
-    def n_steps(self) -> int: ...  # noqa: D102
+    learning_rate: Positive
+    learning_rate_schedule: Schedule
+    buffer_size: Count
+    learning_starts: Natural
+    batch_size: Count
+    gamma: Share
+    train_freq: Count
+    gradient_steps: Annotated[int, Range(-1)]
+    n_steps: Count
 
 
 def shared_arguments(config: OffPolicyConfig, env: VecEnv, seed: int, device: str) -> dict[str, Any]:

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from vlmrl.agents.noise import NoiseType, action_noise
-from vlmrl.agents.off_policy import shared_arguments
-from vlmrl.agents.schedules import Schedule
+from vlmrl.agents.off_policy import OffPolicyConfig, shared_arguments
 from vlmrl.errors import UserError
-from vlmrl.typed import Count, Natural, Positive, Range, Share
+from vlmrl.typed import Count, Positive, Share
 
 if TYPE_CHECKING:
     from stable_baselines3 import SAC
     from stable_baselines3.common.vec_env import VecEnv
 
 
-@dataclass(frozen=True)
-class SacConfig:
+@dataclass(frozen=True, kw_only=True)
+class SacConfig(OffPolicyConfig):
     """Settings of `agent=sac`, named and meant as in Stable-Baselines3's `SAC`; `configs/agent/sac.yaml` has values.
 
     Attributes:
-        learning_rate: Step size of actor, critics and entropy coefficient.
-        learning_rate_schedule: "constant", or "linear" down to 0 at the end of the run.
-        buffer_size: Transitions kept, over all environments.
-        learning_starts: Transitions taken at random before learning starts.
-        batch_size: Transitions a gradient step.
         tau: Share of the critics that flows into their targets at each update, 0 to 1.
-        gamma: Discount a step, 0 to 1.
-        train_freq: Steps of the vector of environments between updates.
-        gradient_steps: Gradient steps an update; -1 takes as many as transitions came.
-        n_steps: Rewards summed up before bootstrapping; 1 is plain SAC.
         ent_coef: Entropy coefficient: a number, "auto" (learned), or "auto_0.1" (learned from 0.1 on).
         use_sde: Explore with state-dependent noise.
         net_arch: Width of each hidden layer of actor and critics.
@@ -40,16 +30,7 @@ class SacConfig:
         noise_dt: Time step of the Ornstein-Uhlenbeck process: the larger, the sooner it changes.
     """
 
-    learning_rate: Positive
-    learning_rate_schedule: Schedule
-    buffer_size: Count
-    learning_starts: Natural
-    batch_size: Count
     tau: Share
-    gamma: Share
-    train_freq: Count
-    gradient_steps: Annotated[int, Range(-1)]
-    n_steps: Count
     ent_coef: str
     use_sde: bool
     net_arch: tuple[Count, ...]
