@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vlmrl.commands import run_command
 
 if TYPE_CHECKING:
-    from vlmrl.workflows.config import AuditConfig
+    from vlmrl.workflows.config.audit import AuditConfig
 
 EXAMPLES = """
 Is this reward any good? Scores labelled states of a task before anything is trained on it.
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _settings(values: Mapping[str, Any]) -> AuditConfig:
-    from vlmrl.workflows.config import audit_settings
+    from vlmrl.workflows.config.audit import audit_settings
 
     return audit_settings(values)
 

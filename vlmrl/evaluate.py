@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vlmrl.commands import compose, for_hydra, plain, run_command
 
 if TYPE_CHECKING:
-    from vlmrl.workflows.config import EvaluateConfig
+    from vlmrl.workflows.config.evaluate import EvaluateConfig
     from vlmrl.workflows.rollouts import Episodes
 
 EXAMPLES = """
@@ -62,7 +62,7 @@ def _key(override: str) -> str:
 
 
 def _settings(values: Mapping[str, Any], given: Iterable[str]) -> EvaluateConfig:
-    from vlmrl.workflows.config import evaluate_settings
+    from vlmrl.workflows.config.evaluate import evaluate_settings
 
     return evaluate_settings(values, given)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vlmrl.commands import run_command
 
 if TYPE_CHECKING:
-    from vlmrl.workflows.config import FitConfig
+    from vlmrl.workflows.config.fit import FitConfig
 
 EXAMPLES = """
 Train an encoder of the suite's own.
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _settings(values: Mapping[str, Any]) -> FitConfig:
-    from vlmrl.workflows.config import fit_settings
+    from vlmrl.workflows.config.fit import fit_settings
 
     return fit_settings(values)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vlmrl.commands import run_command
 
 if TYPE_CHECKING:
-    from vlmrl.workflows.config import TrainConfig
+    from vlmrl.workflows.config.train import TrainConfig
 
 EXAMPLES = """
 Train an agent on a reward in words.
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _settings(values: Mapping[str, Any], given: list[str]) -> TrainConfig:
-    from vlmrl.workflows.config import resumed_settings, train_settings
+    from vlmrl.workflows.config.train import resumed_settings, train_settings
 
     if not values["resume"]:
         return train_settings(values)

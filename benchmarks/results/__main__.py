@@ -195,7 +195,8 @@ def _publish(settings: Settings, console: Console) -> None:
     """Make a reference policy of a finished run."""
     from benchmarks.results.records import own_command, read_run
     from vlmrl.agents.reference_policies import publish
-    from vlmrl.workflows.config import NO_TASK, train_settings
+    from vlmrl.workflows.config.scene import NO_TASK
+    from vlmrl.workflows.config.train import train_settings
     from vlmrl.workflows.report import shown
     from vlmrl.workflows.run_folder import find
 

@@ -15,7 +15,7 @@ from vlmrl.commands import compose, for_hydra, plain
 from vlmrl.errors import UserError, unknown
 from vlmrl.reward_models import REWARDS
 from vlmrl.typed import Natural, typed
-from vlmrl.workflows.config import TrainConfig, train_settings
+from vlmrl.workflows.config.train import TrainConfig, train_settings
 
 # What says nothing about what comes out: where it is written, what is shown meanwhile, on what it computes.
 IRRELEVANT = ("resume", "run_dir", "video", "video_dir", "progress_bar", "log_interval", "threads", "device")

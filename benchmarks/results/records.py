@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.results.plan import IRRELEVANT, UNSEEN, Plan, Row, differences, essence, settings_of, uses_encoder
 from vlmrl.errors import UserError
-from vlmrl.workflows.config import TrainConfig, train_settings
+from vlmrl.workflows.config.train import TrainConfig, train_settings
 from vlmrl.workflows.run_folder import EMBEDDED_WEIGHTS, RunFolder, versions
 
 TRAINED = "trained"  # the policy that a run is about; the others are controls

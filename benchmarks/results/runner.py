@@ -23,7 +23,7 @@ from benchmarks.results.plan import Row, differences, essence
 from benchmarks.results.records import Records, changed, is_finished, older_weights, read_run, write_whole
 from vlmrl.agents import checkpoints
 from vlmrl.errors import UserError
-from vlmrl.workflows.config import TrainConfig, train_settings
+from vlmrl.workflows.config.train import TrainConfig, train_settings
 from vlmrl.workflows.report import shown
 from vlmrl.workflows.run_folder import RunFolder
 

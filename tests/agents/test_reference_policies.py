@@ -59,7 +59,7 @@ def test_those_of_the_suite_load_and_fit_their_environment() -> None:
     """Nothing to check until the first one is published; from then on, each."""
     from vlmrl.commands import compose, plain
     from vlmrl.workflows.build import build_parts
-    from vlmrl.workflows.config import train_settings
+    from vlmrl.workflows.config.train import train_settings
     from vlmrl.workflows.evaluate import spaces
     from vlmrl.workflows.policies import open_policy
 

@@ -8,16 +8,10 @@ import yaml
 from vlmrl.commands import compose, plain
 from vlmrl.errors import UserError
 from vlmrl.reward_models import REWARDS
-from vlmrl.workflows.config import (
-    RECIPES,
-    EvaluateConfig,
-    FitConfig,
-    TrainConfig,
-    choose,
-    evaluate_settings,
-    fit_settings,
-    train_settings,
-)
+from vlmrl.workflows.config.evaluate import EvaluateConfig, evaluate_settings
+from vlmrl.workflows.config.fit import RECIPES, FitConfig, fit_settings
+from vlmrl.workflows.config.scene import choose
+from vlmrl.workflows.config.train import TrainConfig, train_settings
 from vlmrl.workflows.fit import FITS
 
 

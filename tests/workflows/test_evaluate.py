@@ -22,7 +22,8 @@ from vlmrl.commands import compose, plain
 from vlmrl.envs.make import EnvSettings
 from vlmrl.envs.tasks import PREDICATES, Task
 from vlmrl.errors import UserError
-from vlmrl.workflows.config import EvaluateConfig, evaluate_settings, import_plugins
+from vlmrl.workflows.config.evaluate import EvaluateConfig, evaluate_settings
+from vlmrl.workflows.config.scene import import_plugins
 from vlmrl.workflows.policies import CallablePolicy, ZeroPolicy, algorithm_of, load_zip, open_policy
 from vlmrl.workflows.rollouts import Episodes, RandomPolicy, record_grid, run_episodes
 

@@ -11,7 +11,7 @@ from vlmrl.envs.shaping import PotentialShaping
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import RewardModel
 from vlmrl.serving.settings import Service
-from vlmrl.workflows.config import SceneConfig
+from vlmrl.workflows.config.scene import SceneConfig
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from vlmrl.envs.make import EnvSettings, make_env
 from vlmrl.errors import UserError
 from vlmrl.workflows.build import Parts, build_parts, resolve_device
-from vlmrl.workflows.config import EvaluateConfig, TrainConfig, train_settings
+from vlmrl.workflows.config.evaluate import EvaluateConfig
+from vlmrl.workflows.config.train import TrainConfig, train_settings
 from vlmrl.workflows.policies import as_policy, open_policy
 from vlmrl.workflows.report import make_console, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, measure, record_grid

@@ -7,9 +7,9 @@ from typing import Any
 
 from vlmrl.registry import Registry
 from vlmrl.workflows.build import resolve_device
-from vlmrl.workflows.config import FitConfig
+from vlmrl.workflows.config.fit import FitConfig
 
-# Each entry takes the recipe that `vlmrl.workflows.config.RECIPES` lists under the same name, and returns a report.
+# Each entry takes the recipe that `vlmrl.workflows.config.fit.RECIPES` lists under the same name, and returns a report.
 FITS = Registry("fit", {"mini": "vlmrl.workflows.mini.fit:fit"})
 
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.policies import BasePolicy
 from vlmrl.agents import reference_policies
 from vlmrl.errors import UserError, unknown
 from vlmrl.registry import Registry
-from vlmrl.workflows.config import import_own
+from vlmrl.workflows.config.scene import import_own
 from vlmrl.workflows.rollouts import Policy, RandomPolicy
 
 ALGORITHMS = Registry(

@@ -29,7 +29,9 @@ from vlmrl.errors import UserError
 from vlmrl.workflows.audit.results import Audited
 from vlmrl.workflows.audit.run import short_audit, verdict_line
 from vlmrl.workflows.build import Parts, build_parts, resolve_device
-from vlmrl.workflows.config import AUDIT_SCENE_KEYS, NO_TASK, TrainConfig
+from vlmrl.workflows.config.audit import AUDIT_SCENE_KEYS
+from vlmrl.workflows.config.scene import NO_TASK
+from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.policies import ZeroPolicy
 from vlmrl.workflows.report import make_console, python_command, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip

@@ -20,7 +20,8 @@ from vlmrl.workflows.audit.candidates import wrong_words
 from vlmrl.workflows.audit.run import audit, short_audit, verdict_line
 from vlmrl.workflows.audit.states import draw_states, why_not
 from vlmrl.workflows.build import build_parts
-from vlmrl.workflows.config import AuditConfig, audit_settings, train_settings
+from vlmrl.workflows.config.audit import AuditConfig, audit_settings
+from vlmrl.workflows.config.train import train_settings
 
 
 def settings(tmp_path: Path, *overrides: str) -> AuditConfig:

@@ -13,7 +13,7 @@ import yaml
 from vlmrl.encoders.base import Encoder
 from vlmrl.envs.tasks import PREDICATES, State
 from vlmrl.reward_models.base import RewardModel, Words, sentences
-from vlmrl.workflows.config import SceneConfig
+from vlmrl.workflows.config.scene import SceneConfig
 
 UNRELATED = 6  # wrong instructions for a sentence of a person's own
 

@@ -28,7 +28,8 @@ from vlmrl.workflows.audit.scores import Judge
 from vlmrl.workflows.audit.states import LabelledStates, counts, draw_states, why_not
 from vlmrl.workflows.audit.verdict import fails, judge
 from vlmrl.workflows.build import Parts, build_parts, resolve_device
-from vlmrl.workflows.config import AuditConfig, SceneConfig
+from vlmrl.workflows.config.audit import AuditConfig
+from vlmrl.workflows.config.scene import SceneConfig
 from vlmrl.workflows.predicates import write
 from vlmrl.workflows.report import make_console, shown
 from vlmrl.workflows.run_folder import create

@@ -50,7 +50,7 @@ def visited_episodes(
     """
     from vlmrl.envs.make import make_env
     from vlmrl.workflows.build import build_parts
-    from vlmrl.workflows.config import train_settings
+    from vlmrl.workflows.config.train import train_settings
     from vlmrl.workflows.rollouts import batch_of_one
 
     played: list[np.ndarray] = []

@@ -1,0 +1,119 @@
+"""Settings of `vlmrl.audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from vlmrl.encoders import ENCODERS
+from vlmrl.errors import UserError
+from vlmrl.typed import Count, Natural, Share, typed
+from vlmrl.workflows.config.scene import (
+    NO_TASK,
+    Choice,
+    SceneConfig,
+    check_device,
+    choose,
+    chosen,
+    import_plugins,
+)
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """Settings of `vlmrl.audit`; `configs/audit.yaml` says what each key means.
+
+    `run_dir` is the folder of this audit here. `scene` holds the keys that are those of `vlmrl.train`. `encoders` is
+    empty where the scene's own is the only one.
+    """
+
+    scene: SceneConfig
+    encoders: tuple[Choice, ...]
+    prompts: tuple[str, ...]
+    alphas: tuple[Share, ...]
+    frames: str | None
+    states: Count
+    seed: Natural
+    device: str
+    threads: Natural
+    progress_bar: bool
+    run_dir: str
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        scene = self.scene
+        if self.frames is None and scene.task.name == NO_TASK:
+            raise UserError(
+                "An audit must know in which states the task is done, and there is no check (task=none). Keep a task's "
+                "check and try sentences of your own on it, task=<name> prompts=['...']; or bring labelled pictures, "
+                "frames=<folder with subfolders true and false>."
+            )
+        if not all(prompt.strip() for prompt in self.prompts):
+            raise UserError("prompts holds an empty sentence; write words, or leave the key out.")
+        if self.prompts and not scene.reads_words:
+            raise UserError(f"prompts: reward={scene.reward.name} reads no words; leave prompts out.")
+        if self.encoders and not scene.reward.config.uses_encoder:
+            raise UserError(f"encoders: reward={scene.reward.name} looks at no pictures; leave encoders out.")
+        if self.frames is not None and not scene.reward.config.uses_encoder:
+            raise UserError(
+                f"frames= are pictures, and reward={scene.reward.name} looks at none. Take one in words, reward=clip."
+            )
+        if self.alphas and "alpha" not in {entry.name for entry in fields(scene.reward.config)}:
+            raise UserError(f"alphas: reward={scene.reward.name} has no alpha; leave alphas out, or take reward=clip.")
+
+    def plain(self) -> dict[str, Any]:
+        """Return plain values in the form of the yaml file; `audit_settings` reads them."""
+        values = asdict(self)
+        values["encoders"] = [{"name": choice["name"], **choice["config"]} for choice in values["encoders"]]
+        scene = self.scene.plain()
+        return {key: value for key, value in values.items() if key != "scene"} | {
+            key: scene[key] for key in AUDIT_SCENE_KEYS
+        }
+
+
+AUDIT_SCENE_KEYS = ("env", "task", "reward", "encoder", "goal", "baseline")  # an audit encodes here, every frame
+
+
+def audit_settings(values: Mapping[str, Any]) -> AuditConfig:
+    """Check the settings of `vlmrl.audit`.
+
+    Args:
+        values: Plain values in the form of `configs/audit.yaml`.
+
+    Raises:
+        UserError: A key, type or value is wrong, or they contradict each other.
+    """
+    import_plugins(values.get("plugins"))
+    own = {key: value for key, value in values.items() if key not in (*AUDIT_SCENE_KEYS, "agent")}
+    scene = {key: values[key] for key in AUDIT_SCENE_KEYS if key in values}
+    scene |= {"scorer": {"name": "local"}, "score_every": 1}
+    for key in ("encoders", "prompts", "alphas"):
+        given = own.get(key)
+        own[key] = [] if given is None else given if isinstance(given, list | tuple) else [given]
+    own["encoders"] = [_named_encoder(given) for given in own["encoders"]]
+    return typed(AuditConfig, {**own, "scene": typed(SceneConfig, {**scene, **chosen(scene)})})
+
+
+def _named_encoder(given: Any) -> Choice:
+    """Read an encoder in a list: a mapping with its name and settings, or a name as tables show it.
+
+    Raises:
+        UserError: There is no such encoder.
+    """
+    if isinstance(given, Mapping):
+        return choose(ENCODERS, given)
+    name = str(given)
+    if name in ENCODERS:
+        return choose(ENCODERS, {"name": name})
+    if Path(name).is_dir():
+        return choose(ENCODERS, {"name": "mini", "path": name})
+    model, slash, pretrained = name.partition("/")
+    if slash:
+        return choose(ENCODERS, {"name": "open_clip", "model": model, "pretrained": pretrained})
+    raise UserError(
+        f"encoders: '{name}' is none of {', '.join(ENCODERS)}, no folder of weights, and no model of open_clip, which "
+        "is written as architecture/tag, such as ViT-B-32/openai. With settings: encoders=[{name: mini, path: x}]."
+    )
