@@ -1,4 +1,4 @@
-"""Intervals for what is measured."""
+"""How well scores tell positives from negatives, and how well they go with other numbers."""
 
 from __future__ import annotations
 
@@ -7,111 +7,6 @@ from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
-
-
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson score interval of a success rate (Wilson 1927, eq. 4).
-
-    Args:
-        successes: Number of successes, 0 to `trials`.
-        trials: Number of trials; 0 gives (0, 1).
-        confidence: Coverage, between 0 and 1.
-
-    Returns:
-        Lower and upper bound, between 0 and 1.
-    """
-    if not 0 <= successes <= trials:
-        raise ValueError(f"Expected 0 <= successes <= trials, got {successes} of {trials}.")
-    if trials == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    rate = successes / trials
-    centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def bootstrap_mean(
-    values: np.ndarray, confidence: float = 0.95, n_resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean (Efron 1979).
-
-    Args:
-        values: (n,) float; n = 1 gives that value twice.
-        confidence: Coverage, between 0 and 1.
-        n_resamples: Number of resamples.
-        seed: Seed of the resampling; the same seed gives the same interval.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or len(values) == 0:
-        raise ValueError(f"Expected a non-empty vector, got shape {values.shape}.")
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(n_resamples, len(values)))].mean(axis=1)
-    return percentile_interval(means, confidence)
-
-
-def student_mean(values: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Student's t interval of a mean (Student 1908), for a few independent values such as those of seeds.
-
-    Args:
-        values: (n,) float, n >= 2.
-        confidence: Coverage, between 0 and 1.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or len(values) < 2:
-        raise ValueError(f"Expected at least two values, got shape {values.shape}.")
-    half = student_quantile(confidence, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
-    return float(values.mean() - half), float(values.mean() + half)
-
-
-def student_quantile(confidence: float, freedom: int) -> float:
-    """Return the t that Student's distribution stays within, on both sides, with this probability.
-
-    Found by bisection of the finite sums of Abramowitz and Stegun 1964, 26.7.3 and 26.7.4.
-
-    Args:
-        confidence: Probability, 0 to 1, 1 excluded.
-        freedom: Degrees of freedom, at least 1.
-    """
-
-    def within(angle: float) -> float:  # t = sqrt(freedom) * tan(angle)
-        sine, cosine = math.sin(angle), math.cos(angle)
-        odd = freedom % 2
-        term = cosine if odd else 1.0
-        total = term if freedom > 1 else 0.0
-        for k in range(1 + odd, freedom - 2, 2):
-            term *= cosine * cosine * k / (k + 1)
-            total += term
-        return (angle + sine * total) * 2 / math.pi if odd else sine * total
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if within(middle) < confidence else (low, middle)
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def difference_interval(
-    first: tuple[float, tuple[float, float]], second: tuple[float, tuple[float, float]]
-) -> tuple[float, float]:
-    """Interval of the difference of two figures from the interval of each.
-
-    Zou and Donner 2008 (Statistics in Medicine 27, 1693), eq. 2, for independent estimates; Newcombe 1998 has it for
-    two shares. Figures that rise and fall together, such as those from the same starts, differ less than it says.
-
-    Args:
-        first: (estimate, (lower, upper)).
-        second: What is taken away from it, in the same form.
-    """
-    (one, (one_low, one_high)), (other, (other_low, other_high)) = first, second
-    low = one - other - math.hypot(one - one_low, other_high - other)
-    return low, one - other + math.hypot(one_high - one, other - other_low)
-
-
-def percentile_interval(resampled: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of a figure from its resamples, (n_resamples,) float (Efron 1979)."""
-    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def group_weights(groups: np.ndarray, positive: np.ndarray, n_resamples: int = 1_000, seed: int = 0) -> np.ndarray:
@@ -170,6 +65,53 @@ def auroc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None =
     below = np.add.reduceat(weights * ~positive[order], starts, axis=1)
     won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
     return won / (above.sum(axis=1) * below.sum(axis=1))
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Area under the precision-recall curve as average precision: precision at each positive, averaged.
+
+    Observations with equal scores come together, so that their order in the list changes nothing (Davis and Goadrich
+    2006 say why the curve is not to be joined by straight lines).
+
+    Args:
+        scores: (n,) float.
+        positive: (n,) bool, with at least one positive.
+        weights: (r, n) float, how often each observation counts; None counts each once.
+
+    Returns:
+        (r,) float64, 0 to 1; without weights r = 1.
+
+    Raises:
+        ValueError: There is no positive.
+    """
+    positive = np.asarray(positive, dtype=bool)
+    if not positive.any():
+        raise ValueError("Average precision needs positives.")
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    ordered = np.asarray(scores)[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    weights = np.ones((1, len(ordered))) if weights is None else weights
+    weights = weights[:, order]
+    hits = np.add.reduceat(weights * positive[order], starts, axis=1)
+    taken = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1)
+    precision = np.divide(np.cumsum(hits, axis=1), taken, out=np.zeros_like(taken), where=taken > 0)
+    return (hits * precision).sum(axis=1) / hits.sum(axis=1)
+
+
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation (1904), ties having their mean rank; NaN where one of the two does not vary."""
+    from scipy.stats import rankdata
+
+    return float(pearson(rankdata(first), rankdata(second))[0])
+
+
+def kendall_tau_b(first: np.ndarray, second: np.ndarray) -> float:
+    """Kendall's tau-b (1945), which takes ties for ties; NaN where one of the two does not vary."""
+    from scipy.stats import kendalltau
+
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return math.nan
+    return float(kendalltau(first, second, variant="b").statistic)
 
 
 def auroc_interval(area: float, positives: int, negatives: int, confidence: float = 0.95) -> tuple[float, float]:
