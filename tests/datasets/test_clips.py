@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from tests.datasets.recordings import brightness, episode, pictures, write
+from tests.datasets.test_lerobot import shades
+from vlmrl.datasets.base import CorruptEpisode, open_dataset
+from vlmrl.datasets.video import write_video
+from vlmrl.errors import UserError
+
+
+def test_clips_alone_are_a_dataset(tmp_path: Path) -> None:
+    for number in range(2):
+        write_video(tmp_path / f"take_{number}.mp4", pictures(number, 4), fps=12)
+    dataset = open_dataset(str(tmp_path))
+    assert (dataset.format, len(dataset), dataset.action_space) == ("clips", 2, None)
+    one = dataset.episode(1)
+    one.check()
+    assert (one.name, one.length, one.fps) == ("take_1", 4, 12.0)
+    np.testing.assert_allclose(shades(one.frames["front"]), [brightness(1, t) for t in range(5)], atol=2)
+    assert one.truncations.tolist() == [False, False, False, True]
+
+
+def test_folders_of_pictures_are_a_dataset(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"e{number}").mkdir()
+        for t, picture in enumerate(pictures(number, 3)):
+            picture[:, :, 0] = 250  # red, so that swapped channels would be seen
+            cv2.imwrite(str(tmp_path / f"e{number}" / f"{t:03d}.png"), picture[:, :, ::-1])
+    one = open_dataset(str(tmp_path)).episode(1)
+    seen = np.asarray(one.frames["front"])
+    assert seen[2, 0, 0].tolist() == [250, brightness(1, 2), brightness(1, 2)]
+
+
+def test_what_was_written_comes_back(tmp_path: Path) -> None:
+    path = write(
+        "clips", tmp_path / "mine", [episode(0, cameras=("front", "side")), episode(1, 3, cameras=("front", "side"))]
+    )
+    dataset = open_dataset(str(path))
+    one, made = dataset.episode(1), episode(1, 3)
+    one.check()
+    np.testing.assert_array_equal(one.observations, made.observations)
+    np.testing.assert_array_equal(one.actions.reshape(-1), made.actions.reshape(-1))
+    np.testing.assert_array_equal(one.rewards, made.rewards)
+    np.testing.assert_array_equal(one.truncations, made.truncations)
+    assert sorted(one.frames) == ["front", "side"]
+
+
+def table(folder: Path, text: str) -> str:
+    write_video(folder / "a.mp4", pictures(0, 2), fps=10)
+    (folder / "steps.csv").write_text(text)
+    return str(folder)
+
+
+def test_whole_numbers_in_one_column_are_choices(tmp_path: Path) -> None:
+    dataset = open_dataset(table(tmp_path, "episode,action,text\na,0,go\na,2,go\na,,go\n"))
+    assert dataset.action_space == gym.spaces.Discrete(3)
+    one = dataset.episode(0)
+    assert one.actions.tolist() == [0, 2]
+    assert one.text == "go"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("episode,acton\na,1\n", "Unknown column"),
+        ("episode,action\nb,1\n", "Unknown episode in"),
+        ("episode,action\na,left\na,1\na,\n", "line 2: action is not a number"),
+        ("episode,terminated\na,perhaps\n", "line 2: terminated is 'perhaps'"),
+        ("action\n1\n", "one of them 'episode'"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_said_so(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        open_dataset(table(tmp_path, text))
+
+
+def test_a_table_of_another_length_is_named(tmp_path: Path) -> None:
+    dataset = open_dataset(table(tmp_path, "episode,action\na,1\na,0\n"))
+    with pytest.raises(CorruptEpisode, match=r"has 3 frames and 2 lines in steps.csv"):
+        dataset.episode(0)
+
+
+def test_a_broken_clip_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"no film")
+    with pytest.raises(CorruptEpisode, match="film that cannot be read"):
+        open_dataset(str(tmp_path)).episode(0)

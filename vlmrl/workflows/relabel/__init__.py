@@ -1,0 +1,1 @@
+"""What `vlmrl.relabel` does."""
