@@ -1,0 +1,74 @@
+"""Limits that the kernel keeps for a process: rlimits, no new privileges, death with the parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+
+MEMORY = 1 << 30  # bytes of address space: numpy takes about a fifth
+CPU_SECONDS = 6 * 3600  # of a whole run, whose calls take microseconds; each call has a deadline of its own
+FILES = 8  # descriptors: three are open
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
+
+
+def set_rlimits() -> None:
+    """Limit memory, processor time, files and processes; soft below hard for time, so that SIGXCPU comes.
+
+    Raises:
+        OSError: The system refuses.
+        ValueError: The system refuses: a limit is below it already.
+    """
+    for limit, soft, hard in (
+        (resource.RLIMIT_AS, MEMORY, MEMORY),
+        (resource.RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS + 60),
+        (resource.RLIMIT_NOFILE, FILES, FILES),
+        (resource.RLIMIT_NPROC, 0, 0),  # does not bind root; there it is the filter of system calls that forbids fork
+        (resource.RLIMIT_CORE, 0, 0),
+        (resource.RLIMIT_FSIZE, 0, 0),
+        (resource.RLIMIT_MEMLOCK, 0, 0),
+    ):
+        most = resource.getrlimit(limit)[1]
+        if most != resource.RLIM_INFINITY:  # nobody may raise a limit, and a lower one is as good
+            soft, hard = min(soft, most), min(hard, most)
+        resource.setrlimit(limit, (soft, hard))
+
+
+def no_new_privileges() -> None:
+    """Take from this process and its children the right to gain privileges; Landlock and seccomp ask for it.
+
+    Raises:
+        OSError: The system refuses.
+    """
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, and let no other process look into its memory.
+
+    Args:
+        parent: Process id of the parent.
+
+    Raises:
+        OSError: The system refuses, or the parent is gone already.
+    """
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_DUMPABLE, 0)
+    if os.getppid() != parent:
+        raise OSError(f"The parent {parent} is gone.")
+
+
+def prctl(option: int, value: int) -> None:
+    """Call the system's prctl with one argument.
+
+    Raises:
+        OSError: It fails, or this is no Linux.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "prctl"):
+        raise OSError("This system has no prctl.")
+    zero = ctypes.c_ulong(0)
+    if libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), zero, zero, zero) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}, {value}): {os.strerror(ctypes.get_errno())}")

@@ -1,0 +1,322 @@
+"""The side that does not trust: starts the confined process, asks with a deadline, believes nothing it is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from vlmrl.errors import UserError, unknown
+from vlmrl.quantities import Abstraction
+from vlmrl.reward_models.confinement import landlock, seccomp
+from vlmrl.reward_models.confinement.worker import (
+    CALL,
+    DONE,
+    FAILED,
+    HEADER,
+    LOAD,
+    LONGEST_MESSAGE,
+    MOST_COMPONENTS,
+    READY,
+    SHAPE,
+)
+
+Level = Literal["full", "rlimit", "none"]
+"""How a program is confined, each on top of the next: full, by Landlock and a filter of system calls; rlimit, by limits
+of memory, files and processes; none, by a process of its own with an empty environment."""
+
+ROWS = 1024  # rows of one call: what it takes stays far below the memory limit
+START_TIMEOUT = 60.0  # s that a process has to import numpy, on a machine that does much else
+LARGEST_REPLY = SHAPE.size + 41 * MOST_COMPONENTS + 8 * ROWS * (MOST_COMPONENTS + 1)  # bytes
+_START = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from confinement import worker
+del sys.path[0]
+worker.main(int(sys.argv[2]), sys.argv[3])
+"""
+
+
+class ProgramError(Exception):
+    """A program cannot be used.
+
+    Attributes:
+        kind: "exception": it raised; "contract": what it returned is not what was agreed; "killed": the kernel ended
+            it; "timeout": it had no answer in time; "protocol": it sent something else than an answer.
+        line: Line of the program, from 1 on; 0 where there is none.
+    """
+
+    def __init__(self, kind: str, message: str, line: int = 0):
+        super().__init__(message)
+        self.kind, self.line = kind, line
+
+
+def measured_level() -> Level:
+    """Return the strongest level that this machine has."""
+    if landlock.abi() >= 1 and seccomp.available():
+        return "full"
+    return "rlimit" if os.name == "posix" else "none"
+
+
+def check_level(level: Level) -> None:
+    """Refuse a level that this machine does not have.
+
+    Raises:
+        UserError: It has not.
+    """
+    if level not in get_args(Level):
+        raise unknown("confinement", level, get_args(Level))
+    order = get_args(Level)
+    best = measured_level()
+    if order.index(level) < order.index(best):
+        lacks = "Landlock" if landlock.abi() < 1 else "a filter of system calls"
+        raise UserError(
+            f"reward.confinement={level} cannot be had here: this system has no {lacks}. A program that nobody has "
+            f"read could then do what you may do. If you trust where it comes from: reward.confinement={best}."
+        )
+
+
+class ConfinedProgram:
+    """A reward program in a confined process of its own.
+
+    Args:
+        source: Its text.
+        abstraction: What it reads.
+        level: How it is confined.
+        timeout: Seconds that a call may take; then the process is killed.
+
+    Raises:
+        ProgramError: The program cannot be loaded.
+        UserError: The process cannot be confined like that here.
+    """
+
+    def __init__(self, source: str, abstraction: Abstraction, level: Level = "full", timeout: float = 5.0):
+        check_level(level)
+        self.source, self.abstraction, self.level, self.timeout = source, abstraction, level, timeout
+        self._names: tuple[bytes, tuple[str, ...]] = (b"", ())
+        self._process = _spawn(level)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self._in, False)
+        os.set_blocking(self._out, False)
+        self._poll_in, self._poll_out = select.poll(), select.poll()
+        self._poll_in.register(self._in, select.POLLOUT)
+        self._poll_in.register(self._out, select.POLLIN)  # who dies, or speaks out of turn, shows here too
+        self._poll_out.register(self._out, select.POLLIN)
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __call__(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Reward states.
+
+        Args:
+            states: (n, abstraction.size) float64.
+            actions: (n, A) float64, the actions that led to them.
+
+        Returns:
+            Totals (n,) float64, finite, and {component: (n,) float64}, finite.
+
+        Raises:
+            ProgramError: It failed; the process is then gone unless it raised an ordinary exception.
+        """
+        parts = [
+            self._call(states[first : first + ROWS], actions[first : first + ROWS])
+            for first in range(0, len(states), ROWS)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        names = list(parts[0][1])
+        if any(list(components) != names for _, components in parts):
+            raise ProgramError("contract", "the names of the components change from call to call")
+        return np.concatenate([total for total, _ in parts]), {
+            name: np.concatenate([components[name] for _, components in parts]) for name in names
+        }
+
+    def close(self) -> None:
+        """End the process and all that it may have started."""
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):  # it may end by itself in between
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None and not pipe.closed:
+                pipe.close()
+
+    def __enter__(self) -> ConfinedProgram:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        try:
+            kind, _ = self._receive(time.monotonic() + START_TIMEOUT)
+        except ProgramError as error:
+            self.close_reading()
+            raise UserError(
+                f"The process that reward programs run in did not start with reward.confinement={self.level}: "
+                f"{error} {self._said}"
+            ) from error
+        if kind != READY:
+            raise ProgramError("protocol", "the process did not say that it is ready")
+        layout = [(list(path), leaf.start, list(leaf.shape)) for path, leaf in self.abstraction.leaves()]
+        self._ask(LOAD, json.dumps({"source": self.source, "layout": layout}).encode())
+
+    def close_reading(self) -> None:
+        """Keep what the process wrote on its standard error, before it could take a program, and end it."""
+        self.kill()
+        assert self._process.stderr is not None
+        self._said = self._process.stderr.read(LONGEST_MESSAGE).decode(errors="replace")
+        self.close()
+
+    def kill(self) -> None:
+        """Kill the process group."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _call(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        rows, width = len(states), actions.shape[1]
+        payload = b"".join(
+            [
+                SHAPE.pack(rows, states.shape[1], width, 0),
+                np.ascontiguousarray(states, dtype="<f8").tobytes(),
+                np.ascontiguousarray(actions, dtype="<f8").tobytes(),
+            ]
+        )
+        reply = self._ask(CALL, payload)
+        if len(reply) < SHAPE.size:
+            raise self._broken("an answer that is too short")
+        told_rows, count, length, _ = SHAPE.unpack_from(reply)
+        begin = SHAPE.size + length
+        if told_rows != rows or not 1 <= count <= MOST_COMPONENTS or len(reply) != begin + 8 * rows * (count + 1):
+            raise self._broken("an answer of the wrong size")
+        text = reply[SHAPE.size : begin]
+        if text != self._names[0]:
+            names = tuple(text.decode(errors="replace").split(","))
+            if len(set(names)) != count or not all(name.isidentifier() and len(name) <= 40 for name in names):
+                raise self._broken("names of components that are none")
+            self._names = (text, names)
+        columns = np.frombuffer(reply, dtype="<f8", offset=begin).reshape(count + 1, rows)
+        if not np.isfinite(columns).all():
+            bad, row = (int(index[0]) for index in np.nonzero(~np.isfinite(columns)))
+            what = "total" if bad == 0 else f"component '{self._names[1][bad - 1]}'"
+            raise ProgramError(
+                "contract",
+                f"{what} must be finite, and is {columns[bad, row]} for "
+                f"{(~np.isfinite(columns[bad])).sum()} of {rows} states",
+            )
+        return columns[0], dict(zip(self._names[1], columns[1:], strict=True))
+
+    def _ask(self, kind: bytes, payload: bytes) -> bytes:
+        deadline = time.monotonic() + self.timeout
+        self._send(HEADER.pack(kind, len(payload)) + payload, deadline)
+        answer, reply = self._receive(deadline)
+        if answer == FAILED:
+            line, name, text = _parts(reply)
+            raise ProgramError("contract" if name == "ContractError" else "exception", _words(name, text), line)
+        if answer != DONE:
+            raise self._broken("a message of an unknown kind")
+        return reply
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        rest = memoryview(data)
+        while rest:
+            for descriptor, _ in self._wait(self._poll_in, deadline):
+                if descriptor == self._out:
+                    raise self._ended() if self._process.poll() is not None else self._broken("an answer to nothing")
+            try:
+                rest = rest[os.write(self._in, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise self._ended() from None
+
+    def _receive(self, deadline: float) -> tuple[bytes, bytes]:
+        header = self._read(HEADER.size, deadline)
+        kind, length = HEADER.unpack(header)
+        if length > (LONGEST_MESSAGE if kind == FAILED else LARGEST_REPLY):
+            raise self._broken(f"a message of {length:,} bytes")
+        return kind, self._read(length, deadline)
+
+    def _read(self, n: int, deadline: float) -> bytes:
+        data = b""
+        while len(data) < n:
+            try:
+                part = os.read(self._out, n - len(data))
+            except BlockingIOError:
+                self._wait(self._poll_out, deadline)
+                continue
+            if not part:
+                raise self._ended()
+            data += part
+        return data
+
+    def _wait(self, poll: select.poll, deadline: float) -> Sequence[tuple[int, int]]:
+        left = deadline - time.monotonic()
+        ready = poll.poll(max(left, 0) * 1000)
+        if not ready:
+            self.kill()
+            raise ProgramError("timeout", f"it did not answer within {self.timeout:g} s and was killed")
+        return ready
+
+    def _broken(self, what: str) -> ProgramError:
+        self.kill()
+        return ProgramError("protocol", f"it sent {what} and was killed")
+
+    def _ended(self) -> ProgramError:
+        """Say how the process ended."""
+        try:
+            code = self._process.wait(1.0)
+        except subprocess.TimeoutExpired:  # it has only closed its pipe
+            return self._broken("the end of its output")
+        if code == -signal.SIGSYS:
+            return ProgramError("killed", "it was killed for a system call that a reward has no use for")
+        if code < 0:
+            return ProgramError("killed", f"it was ended by {signal.Signals(-code).name}")
+        return ProgramError("killed", f"it ended by itself, exit code {code}")
+
+
+def _spawn(level: Level) -> subprocess.Popen[bytes]:
+    room = Path(__file__).parents[1]
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", _START, str(room), str(os.getpid()), level],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        # Nothing of this process's environment; threads of BLAS could not start later on.
+        env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        close_fds=True,
+        start_new_session=True,
+    )
+
+
+def _parts(reply: bytes) -> tuple[int, str, str]:
+    """Read a message of a program that failed, of which nothing can be taken for granted."""
+    line, _, rest = _printable(reply).partition("\n")
+    name, _, text = rest.partition("\n")
+    return int(line) if line.isdecimal() and len(line) < 7 else 0, name[:60], text
+
+
+def _words(name: str, text: str) -> str:
+    return text if name == "ContractError" else f"{name}: {text}"
+
+
+def _printable(data: bytes) -> str:
+    """Return text without control characters, which could write on a terminal what they like."""
+    text = data.decode(errors="replace")
+    return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)

@@ -1,0 +1,49 @@
+"""Improve a reward program: `python -m vlmrl.search env=hopper task=flip reward=text2reward`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vlmrl.commands import run_command
+
+if TYPE_CHECKING:
+    from vlmrl.workflows.config.search import SearchConfig
+
+EXAMPLES = """
+Improve a reward program: several are written, the better ones trained with, and the writer told what came of the best.
+
+  python -m vlmrl.search env=hopper task=flip reward.completions=judge reward.temperature=1 judge=openai judge.model=...
+  python -m vlmrl.search env=cartpole samples=1 rounds=1 total_timesteps=50000
+  python -m vlmrl.search resume=runs/searches/<search>/<time>
+"""
+
+
+def main() -> None:
+    """Run the command."""
+    if any(argument.partition("=")[0] == "resume" for argument in sys.argv[1:]):
+        # Hydra's own notes on this command would overwrite those of the search.
+        sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=."]
+    run_command("search", EXAMPLES, _settings, _work)
+
+
+def _settings(values: Mapping[str, Any]) -> SearchConfig:
+    from vlmrl.workflows.config.search import search_settings
+
+    if not values["resume"]:
+        return search_settings(values)
+    from vlmrl.workflows.run_folder import find
+
+    folder = find(str(values["resume"]))
+    return search_settings({**folder.read_config(), "resume": values["resume"], "run_dir": str(folder.path)})
+
+
+def _work(settings: SearchConfig) -> None:
+    from vlmrl.workflows.search.run import search
+
+    search(settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Settings of `vlmrl.search`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from vlmrl.errors import UserError
+from vlmrl.typed import Count, Natural, Share, typed
+from vlmrl.workflows.config.scene import NO_TASK
+from vlmrl.workflows.config.train import TrainConfig, train_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """Settings of `vlmrl.search`; `configs/search.yaml` says what each key means.
+
+    Attributes:
+        train: Settings of each training; its `run_dir` is the search's own folder, its `resume` a search to go on with.
+
+    Raises:
+        UserError: The settings contradict each other.
+    """
+
+    train: TrainConfig
+    samples: Count = 4
+    rounds: Count = 3
+    first_heat: Share = 0.25
+    selection_seeds: tuple[Natural, ...] = (100,)
+    report_seeds: tuple[Natural, ...] = (0, 1, 2)
+    screen_episodes: Natural = 32
+
+    def __post_init__(self) -> None:
+        reward = self.train.reward
+        if not getattr(reward.config, "uses_scene", False):
+            raise UserError(
+                f"vlmrl.search improves reward programs; reward={reward.name} is none. Use reward=text2reward."
+            )
+        if self.train.task.name == NO_TASK:
+            raise UserError("vlmrl.search chooses programs by the check of a task: task=<name>. --help lists them.")
+        both = set(self.selection_seeds) & set(self.report_seeds)
+        if both or not self.selection_seeds or not self.report_seeds:
+            raise UserError(
+                "selection_seeds and report_seeds must be different seeds, at least one of each: a program that was "
+                f"chosen by its luck with a seed would be reported with it. Both have {sorted(both)}."
+            )
+        if reward.config.program is not None:
+            raise UserError("vlmrl.search has programs written; reward.program names one. Leave it away.")
+        asked = reward.config.completions == "judge"
+        if not asked and (self.samples > 1 or self.rounds > 1):
+            raise UserError(
+                "There is one recorded program a task, and a recording cannot learn from training. Ask a model: "
+                "reward.completions=judge judge=openai judge.base_url=... judge.model=...; or samples=1 rounds=1."
+            )
+        if asked and self.samples > 1 and reward.config.temperature == 0:
+            raise UserError(
+                "At reward.temperature=0 all samples are the same program. Use reward.temperature=1, or samples=1."
+            )
+
+    @property
+    def run_dir(self) -> str:
+        """The search's own folder."""
+        return self.train.run_dir
+
+    def plain(self) -> dict[str, Any]:
+        """Return nested dicts of plain values in the form of the yaml file."""
+        return {**self.train.plain(), **{name: getattr(self, name) for name in OWN}}
+
+
+OWN = tuple(entry.name for entry in fields(SearchConfig) if entry.name != "train")
+
+
+def search_settings(values: Mapping[str, Any]) -> SearchConfig:
+    """Check the settings of `vlmrl.search`.
+
+    Args:
+        values: Plain values in the form of `configs/search.yaml`.
+
+    Raises:
+        UserError: A name, key, type or value is wrong, or they contradict each other.
+    """
+    own = {name: values[name] for name in OWN if name in values}
+    train = train_settings({name: value for name, value in values.items() if name not in own})
+    return typed(SearchConfig, {**own, "train": train})

@@ -1,0 +1,1 @@
+"""Better reward programs, round by round."""
