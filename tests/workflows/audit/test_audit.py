@@ -144,7 +144,7 @@ def test_pictures_of_ones_own_with_a_sentence_of_ones_own(tmp_path: Path) -> Non
         (["reward=ground_truth", "frames=x"], "looks at none"),
         (["reward=clip_contrastive", "alphas=[0]"], "has no alpha"),
         (["alphas=[2]"], r"alphas\[0\] is 2; it must be a number, 0 to 1"),
-        (["encoders=[minni]"], "'minni' is none of mini, open_clip"),
+        (["encoders=[minni]"], "'minni' is none of .*mini, open_clip"),
         (["encoders=[{name: mini, pth: x}]"], "Unknown encoder key 'pth'. Did you mean 'path'?"),
         (["states=0"], "states is 0; it must be a whole number, at least 1"),
         (["frames=nowhere"], "there is no folder or file 'nowhere'"),
@@ -190,11 +190,11 @@ def test_wrong_words_of_an_only_task_are_its_negatives(tmp_path: Path) -> None:
 
 
 class LooksBack:
-    needs, context = frozenset({"embeddings"}), 3
+    needs, context, retains = frozenset({"embeddings"}), 3, frozenset()
 
 
 class Acts:
-    needs, context = frozenset({"embeddings", "action"}), 0
+    needs, context, retains = frozenset({"embeddings", "action"}), 0, frozenset()
 
 
 def test_rewards_that_look_at_more_than_a_state_are_not_audited() -> None:

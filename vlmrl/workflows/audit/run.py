@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import string
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +28,7 @@ from vlmrl.workflows.build import Parts, build_parts, resolve_device
 from vlmrl.workflows.config.audit import AuditConfig
 from vlmrl.workflows.config.scene import SceneConfig
 from vlmrl.workflows.predicates import write
-from vlmrl.workflows.report import make_console, shown
+from vlmrl.workflows.report import letters, make_console, shown
 from vlmrl.workflows.run_folder import create
 
 SHORT = 200  # states of the audit before training
@@ -57,13 +54,13 @@ def audit(settings: AuditConfig) -> list[Audited]:
         torch.set_num_threads(settings.threads)
     started = time.monotonic()
     device = resolve_device(settings.device)
-    scene, notes, letters = settings.scene, Notes(), _letters()
+    scene, notes, names = settings.scene, Notes(), letters()
     built: list[tuple[Parts, list[Candidate]]] = []
     try:
         with notes:
             for choice in settings.encoders or (scene.encoder,):
                 parts = build_parts(replace(scene, encoder=choice), device)
-                built.append((parts, candidates(scene, parts.encoder, settings.prompts, settings.alphas, letters)))
+                built.append((parts, candidates(scene, parts.encoder, settings.prompts, settings.alphas, names)))
                 _check(scene, parts.model)
         views: dict[Any, LabelledStates] = {}
         results: list[Audited] = []
@@ -170,12 +167,6 @@ def _states(settings: AuditConfig, parts: Parts) -> LabelledStates:
         return read_frames(settings.frames, parts.env.task.camera, settings.progress_bar)
     pictures = bool(parts.model.needs & {"embeddings", "frames"})
     return draw_states(parts.env, settings.states, settings.seed, pictures, settings.progress_bar)
-
-
-def _letters() -> Iterator[str]:
-    for repeats in itertools.count(1):
-        for letter in string.ascii_lowercase:
-            yield letter * repeats
 
 
 def _title(settings: AuditConfig) -> str:

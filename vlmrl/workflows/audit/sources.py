@@ -52,7 +52,9 @@ def sources(env: gym.Env, task: str, rng: np.random.Generator) -> dict[str, Sour
     """
     inner = env.unwrapped
     found: dict[str, Source] = {"random policy": Source(lambda: _episode(env, rng), SIMULATED)}
-    if isinstance(inner, MujocoScene):
+    if hasattr(inner, "draw_state"):
+        found["any state"] = Source(lambda: _drawn(env, inner, rng), PUT_UP)
+    elif isinstance(inner, MujocoScene):
         found["fallen"] = Source(lambda: _fallen(env, inner, rng), SIMULATED)
         found["any body"] = Source(lambda: _body(inner, rng), PUT_UP)
     elif _state_is_observed(inner):
@@ -74,6 +76,13 @@ def _episode(env: gym.Env, rng: np.random.Generator) -> Iterator[None]:
     limit = min(LONGEST, (env.spec.max_episode_steps if env.spec else None) or LONGEST)
     env.reset(seed=int(rng.integers(2**31)))
     yield from _act(env, rng, limit, PER_EPISODE)
+
+
+def _drawn(env: gym.Env, inner: Any, rng: np.random.Generator) -> Iterator[None]:
+    """A state that the environment itself puts up: it says in `draw_state(rng)` what can be where."""
+    env.reset(seed=int(rng.integers(2**31)))
+    inner.draw_state(rng)
+    yield
 
 
 def _fallen(env: gym.Env, scene: MujocoScene, rng: np.random.Generator) -> Iterator[None]:

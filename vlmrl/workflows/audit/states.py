@@ -15,7 +15,7 @@ from vlmrl.envs.make import EnvSettings, make_env
 from vlmrl.envs.row_writer import look
 from vlmrl.envs.tasks import dense_reward, holds
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import RewardModel
+from vlmrl.reward_models.base import RewardModel, is_learned
 from vlmrl.rows import Rows
 from vlmrl.workflows.audit.sources import sources
 
@@ -94,6 +94,10 @@ def _batches(pictures: Any) -> list[np.ndarray]:
 
 def why_not(model: RewardModel) -> str:
     """Say why a reward model cannot be audited on states by themselves; empty if it can."""
+    if is_learned(model) and model.version == 0:
+        return (
+            "it has learned nothing yet; what a run has learned is reward.weights=<run folder>/reward_model.safetensors"
+        )
     if model.context != 0:
         return (
             f"it looks at {model.context if model.context == 'episode' else 'earlier'} rows, and an audit scores "
