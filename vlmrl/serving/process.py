@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -11,16 +10,20 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.reduction import send_handle
 from typing import Any
 
 import numpy as np
 
+from vlmrl.errors import UserError
 from vlmrl.serving.engine import Engine, Job, ScorerFailure
-from vlmrl.serving.process_worker import results, serve
+from vlmrl.serving.process_link import Link, OwnProcess, SharedProcess
+from vlmrl.serving.process_worker import results
 from vlmrl.serving.remote import Answer, Card, RemoteEncoder
 from vlmrl.serving.settings import AsyncSettings, Service
+from vlmrl.serving.shared_worker import Hello
 from vlmrl.typed import Natural
 
 START_TIMEOUT = 900.0  # seconds to load a model in; the largest, from a slow disk, take minutes
@@ -33,9 +36,17 @@ class ProcessConfig(AsyncSettings):
 
     Attributes:
         restarts: How often in a row the process may die or hang before the run ends.
+        share: Name of a process that serves all runs on this machine that give it; None has one of its own. The first
+            run starts it, and it ends when the last has left. With `eager`, frames of several runs are encoded
+            together.
     """
 
     restarts: Natural = 3
+    share: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.share is not None and not sys.platform.startswith("linux"):
+            raise UserError("scorer.share hands memory from process to process as Linux does; leave it out here.")
 
     def build(self, encoder: Any, device: str) -> Service:
         """Start the process, which loads the encoder, and serve it.
@@ -49,9 +60,15 @@ class ProcessConfig(AsyncSettings):
         """
         torch = sys.modules.get("torch")
         threads = torch.get_num_threads() if torch is not None else 1
+        hello = Hello(encoder, device, threads, self.batch_size, self.eager)
         return self.serve(
             ProcessEngine(
-                (encoder, device, threads), self.batch_size, self.slots, self.eager, self.timeout_s, self.restarts
+                partial(OwnProcess, hello) if self.share is None else partial(SharedProcess, self.share, hello),
+                self.batch_size,
+                self.slots,
+                self.eager,
+                self.timeout_s,
+                self.restarts,
             )
         )
 
@@ -65,7 +82,7 @@ class ProcessEngine(Engine):
     batches again that were under way: their frames are still in their slots.
 
     Args:
-        arguments: Of `process_worker.serve`, but for the connection.
+        link: Ties this run to a process that loads the encoder; called again where that had to be killed.
         batch_size: Frames encoded at once.
         slots: Batches that are filled or under way at the same time.
         pad: See `Engine`.
@@ -78,14 +95,14 @@ class ProcessEngine(Engine):
 
     def __init__(
         self,
-        arguments: tuple[Any, str, int],
+        link: Callable[[], Link],
         batch_size: int,
         slots: int,
         pad: bool,
         timeout_s: float,
         restarts: int,
     ):
-        self._arguments = arguments
+        self._make_link = link
         self._timeout = timeout_s
         self._may_restart = restarts
         self._failures = 0  # in a row
@@ -95,26 +112,22 @@ class ProcessEngine(Engine):
         try:
             card = self._start_process()
         except (OSError, EOFError) as error:
+            why = str(error) or self._link.kill()
             raise ScorerFailure(
-                f"The encoder's process ended with exit code {self._process.exitcode} before it was ready "
-                f"({error or 'no message'}); -9 mostly means that memory ran out."
+                f"The encoder's process ended before it was ready ({why}); exit code -9 mostly means that memory ran "
+                "out."
             ) from error
         super().__init__(RemoteEncoder(card, self._ask, self.encode_now), batch_size, slots, pad)
 
     @property
     def pid(self) -> int:
         """Number of the process."""
-        assert self._process.pid is not None
-        return self._process.pid
+        return self._link.pid
 
     def close(self) -> None:
         """End the process and free the shared memory."""
         super().close()
-        self._connection.close()  # the process ends when nothing more can come
-        self._process.join(1.0)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._link.leave()
         self._free_memory()
 
     # What the base class needs.
@@ -162,7 +175,7 @@ class ProcessEngine(Engine):
     # Talking to the process.
 
     def _send(self, job: Job) -> None:
-        self._connection.send(("encode", job.slot, self.frames(job).shape, job.n))
+        self._link.connection.send(("encode", job.slot, self.frames(job).shape, job.n))
 
     def _receive(self, block: bool, timeout: float | None = None) -> Any:
         """Return the next message; None if there is none yet and nobody waits.
@@ -173,9 +186,9 @@ class ProcessEngine(Engine):
         """
         limit = self._timeout if timeout is None else timeout
         remaining = self._heard + limit - time.monotonic() if block else 0.0
-        ready = wait([self._connection, self._process.sentinel], max(0.0, remaining))
-        if self._connection in ready:  # first what it said before it died
-            message = self._connection.recv()
+        ready = wait([self._link.connection, *self._link.sentinels], max(0.0, remaining))
+        if self._link.connection in ready:  # first what it said before it died
+            message = self._link.connection.recv()
             self._heard = time.monotonic()
             return message
         if ready:
@@ -189,7 +202,7 @@ class ProcessEngine(Engine):
 
         def exchange() -> Answer:
             self._heard = time.monotonic()
-            self._connection.send(("ask", what, *arguments))
+            self._link.connection.send(("ask", what, *arguments))
             return self._receive(block=True)[1]
 
         return self._safely(exchange)
@@ -207,15 +220,11 @@ class ProcessEngine(Engine):
     # The process and its memory.
 
     def _start_process(self) -> Card:
-        context = multiprocessing.get_context("spawn")  # CUDA, threads and OpenGL do not survive a fork
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, *self._arguments), name="scorer", daemon=True)
-        self._process.start()
-        theirs.close()
+        self._link = self._make_link()
         self._heard = time.monotonic()
         kind, value = self._receive(block=True, timeout=START_TIMEOUT)
         if kind == "broken":
-            self._process.join()
+            self._link.leave()
             raise value
         return value
 
@@ -226,11 +235,9 @@ class ProcessEngine(Engine):
             ScorerFailure: That has been in vain too often.
         """
         while True:
-            self._process.kill()
-            self._process.join()
-            self._connection.close()
+            ended = self._link.kill()
             self._failures += 1
-            reason = str(error) if isinstance(error, TimeoutError) else f"exit code {self._process.exitcode}"
+            reason = str(error) if isinstance(error, TimeoutError) else ended
             if self._failures > self._may_restart:
                 raise ScorerFailure(
                     f"The process of encoder {self.encoder.name} failed {self._failures} times in a row "
@@ -258,8 +265,8 @@ class ProcessEngine(Engine):
         """Give the process a handle of the shared memory."""
         assert self._handle is not None
         self._heard = time.monotonic()
-        self._connection.send(("memory", len(self._bytes), self._results_at, self._slot_bytes))
-        send_handle(self._connection, self._handle, self._process.pid)
+        self._link.connection.send(("memory", len(self._bytes), self._results_at, self._slot_bytes))
+        send_handle(self._link.connection, self._handle, self._link.pid)
         self._receive(block=True)
 
     def _free_memory(self) -> None:

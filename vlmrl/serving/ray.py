@@ -101,15 +101,7 @@ class RayEngine(HereEngine):
 
     def __init__(self, config: RayConfig, encoder_config: Any, device: str):
         self._ray = require("ray", extra="ray")
-        self._owns_cluster = not self._ray.is_initialized()
-        if self._owns_cluster:
-            # Ray reports the use of it to its makers unless told otherwise.
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            self._ray.init(
-                address=config.address or "local",
-                log_to_driver=False,
-                include_dashboard=False if config.address is None else None,
-            )
+        self._owns_cluster = start_ray(self._ray, config.address)
         self._timeout = config.timeout_s
         self._may_restart = config.restarts
         self._failures = 0  # in a row
@@ -189,3 +181,28 @@ class RayEngine(HereEngine):
 
     def _ask(self, what: str, *arguments: Any) -> Answer:
         return self._ray.get(self._actors[0].ask.remote(what, *arguments), timeout=self._timeout)
+
+
+def start_ray(ray: Any, address: str | None) -> bool:
+    """Connect to a cluster, or start one on this machine.
+
+    Ray's own ports listen on every address, whatever it is told here: releases from 2.60 on ask for a token of theirs,
+    older ones belong behind a firewall.
+
+    Args:
+        ray: The module.
+        address: Of a running cluster; None starts one.
+
+    Returns:
+        Whether it is the caller who must shut it down; False where this process was connected already.
+    """
+    if ray.is_initialized():
+        return False
+    # Ray reports the use of it to its makers unless told otherwise.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is not None:
+        ray.init(address=address, log_to_driver=False)
+    else:
+        # Whoever can reach Ray's ports can run code, so nothing is told an address that others could reach.
+        ray.init(address="local", _node_ip_address="127.0.0.1", log_to_driver=False, include_dashboard=False)
+    return True

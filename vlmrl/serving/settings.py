@@ -72,6 +72,11 @@ class Service:
         """The encoder, for sentences and for pictures that somebody waits for."""
         return self._engine.encoder
 
+    @property
+    def store(self) -> EmbeddingStore | None:
+        """Embeddings that are kept beyond the run; None where none are."""
+        return self._store
+
     def scorer(self) -> BatchingScorer:
         """Make a scorer; any number of them share the encoder."""
         eager = isinstance(self._settings, AsyncSettings) and self._settings.eager
