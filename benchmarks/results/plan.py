@@ -34,6 +34,9 @@ class Row:
         ceiling: Name of the row with the ground-truth reward that this one is held against.
         published: What others report for the same task, as text.
         gain: Whether the gain over the best control is stated below the table.
+        controls: Names of rows that learn from the same recordings without their rewards saying anything. Below the
+            table it is stated whether this row, which learns from the truth, is above them all; where it is not, the
+            recordings are no test of a reward.
         table: Name of its table (set by `read_plan`).
         name: Its name (set by `read_plan`).
     """
@@ -44,6 +47,7 @@ class Row:
     ceiling: str | None = None
     published: str | None = None
     gain: bool = False
+    controls: tuple[str, ...] = ()
     table: str = ""
     name: str = ""
 
@@ -156,7 +160,10 @@ def read_plan(path: Path) -> Plan:
             rows[name] = replace(row, name=name, table=title, overrides=(*table.overrides, *row.overrides))
         named[title] = replace(table, rows=rows)
     for table in named.values():
-        for other in (table.against, *(row.ceiling for row in table.rows.values())):
+        for other in (
+            table.against,
+            *(name for row in table.rows.values() for name in (row.ceiling, *row.controls)),
+        ):
             if other is not None and other not in taken:
                 raise unknown("row", other, taken)
     return Plan(named)
@@ -174,9 +181,15 @@ def settings_of(overrides: Iterable[str]) -> TrainConfig:
 def essence(settings: TrainConfig) -> dict[str, Any]:
     """Return what of the settings decides what comes out, as JSON holds it.
 
-    A reward that looks at no picture does not depend on words, cameras or the encoder.
+    A reward that looks at no picture does not depend on words, cameras or the encoder, and one that asks nobody not on
+    the judge. A reward program counts by its text, which a run writes down, wherever it came from.
     """
     values = {key: _json(value) for key, value in settings.plain().items() if key not in IRRELEVANT}
+    foretold = getattr(settings.reward.config, "foretold", None)
+    if foretold is not None:
+        values["reward"]["program"] = foretold(settings.env.name, settings.words)
+    if not settings.asks_judge:
+        values.pop("judge")
     if not uses_encoder(settings):
         for group, keys in UNSEEN.items():
             values[group] = {key: value for key, value in values[group].items() if key not in keys}

@@ -109,6 +109,8 @@ def render(plan: Plan, name: str, records: Records, videos: Path, base: Path) ->
     gains = [gain for row in lines if row.gain and (gain := _gain(row, made[row.name]))]
     if gains:
         text += ["", "Gain in predicate fraction over the best control of the same seed:", "", *gains]
+    if tests := [_test(row, made, rows) for row in lines if row.controls]:
+        text += ["", "Whether the recordings are a test of a reward:", "", *tests]
     if notes:
         text += ["", *notes]
     return "\n".join(text)
@@ -176,7 +178,7 @@ def _line(
         "time": _time(list(runs.values())),
     }
     if table.against not in (None, row.name):
-        line[f"gain over {table.against}"] = _difference(runs, made[str(table.against)])
+        line[f"gain over {table.against}"] = _shown_difference(runs, made[str(table.against)])
     return line
 
 
@@ -237,17 +239,26 @@ def _minutes(seconds: list[float]) -> str:
     return f"{mean / 60:.0f} min" if mean >= 90 else f"{mean:.0f} s"
 
 
-def _difference(runs: Mapping[int, Record], others: Mapping[int, Record]) -> str:
-    """Show the difference in predicate fraction, over the seeds that both have."""
+def _shown_difference(runs: Mapping[int, Record], others: Mapping[int, Record]) -> str:
+    """Show the difference in predicate fraction, over the seeds that both have; empty if there are none."""
+    difference = _difference(runs, others)
+    if difference is None:
+        return ""
+    mean, (low, high) = difference
+    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def _difference(runs: Mapping[int, Record], others: Mapping[int, Record]) -> Estimate | None:
+    """Return the difference in predicate fraction, over the seeds that both have; None if there are none."""
     pairs = {
         seed: (_estimate(runs[seed].trained), _estimate(others[seed].trained))
         for seed in runs
         if seed in others and "fraction" in runs[seed].trained and "fraction" in others[seed].trained
     }
     if not pairs:
-        return ""
-    mean, (low, high), _ = _over_seeds(pairs)
-    return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+        return None
+    mean, interval, _ = _over_seeds(pairs)
+    return mean, interval
 
 
 def _gain(row: Row, runs: Mapping[int, Record]) -> str | None:
@@ -268,6 +279,31 @@ def _gain(row: Row, runs: Mapping[int, Record]) -> str | None:
     if len(pairs) > 1:
         said += "; " + ", ".join(f"seed {seed}: {d:.2f} [{lo:.2f}, {hi:.2f}]" for seed, (d, (lo, hi)) in each.items())
     return said
+
+
+def _test(row: Row, made: Mapping[str, Mapping[int, Record]], rows: Mapping[str, Row]) -> str:
+    """Say whether what is learned from the true rewards is better than what is learned where rewards say nothing.
+
+    It counts as better where the whole interval of the difference in predicate fraction, over the seeds that both have,
+    is above 0.
+    """
+    above: list[str] = []
+    level: list[str] = []
+    missing: list[str] = []
+    for name in row.controls:
+        label = rows[name].label or name
+        difference = _difference(made[row.name], made[name])
+        if difference is None:
+            missing.append(label)
+            continue
+        mean, (low, high) = difference
+        (above if low > 0 else level).append(f"{label} {mean:+.2f} [{low:+.2f}, {high:+.2f}]")
+    said = f"- {row.label or row.name}, against "
+    if level:
+        return said + f"{'; '.join(level)}: **no test**. What says nothing does as well, as far as these runs tell."
+    if missing:
+        return said + f"{'; '.join(missing)}: {NOT_RUN}, so nobody knows."
+    return said + f"{'; '.join(above)}: a test."
 
 
 Estimate = tuple[float, tuple[float, float]]

@@ -20,7 +20,7 @@ from stable_baselines3 import PPO
 
 from benchmarks.results.__main__ import Settings, read_settings, work
 from benchmarks.results.gallery import best_and_worst
-from benchmarks.results.plan import Plan, differences, essence, read_plan
+from benchmarks.results.plan import Plan, differences, essence, read_plan, settings_of
 from benchmarks.results.records import Record, Records, changed, own_command, read_run, row_of
 from benchmarks.results.runner import Work
 from benchmarks.results.tables import render_page
@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[2]
 TOY = """
 toy:
   overrides: [env=cartpole, reward=ground_truth, n_envs=2, agent.n_steps=64, agent.batch_size=64, "agent.net_arch=[16]",
-    total_timesteps=20480, checkpoint_every=2048, eval_episodes=2, device=cpu]
+    total_timesteps=30720, checkpoint_every=2048, eval_episodes=2, device=cpu]
   published: elsewhere
   rows:
     long: {seeds: [0, 1], gain: true, ceiling: short, published: 64 %}
@@ -257,6 +257,31 @@ def test_rows_are_compared_with_another_ones(place: Path, plan: Plan) -> None:
     assert below.index("a short one") < below.index("| bright |")
 
 
+@pytest.mark.parametrize(
+    ("truth", "expected"),
+    [
+        ((0.9, 0.9), "against lazy +0.70 [+0.70, +0.70]; level +0.30 [+0.30, +0.30]: a test."),
+        ((0.6, 0.6), "against level +0.00 [+0.00, +0.00]: **no test**. What says nothing does as well, as far as"),
+        ((0.9, 0.5), "against lazy +0.50 [-2.04, +3.04]; level +0.10 [-2.44, +2.64]: **no test**."),  # nobody can tell
+    ],
+)
+def test_recordings_that_test_no_reward_are_flagged(place: Path, truth: tuple[float, ...], expected: str) -> None:
+    rows = "{a: {seeds: [0, 1], controls: [lazy, level]}, lazy: {seeds: [0, 1]}, level: {seeds: [0, 1]}}"
+    (place / "plan.yaml").write_text(f"toy: {{overrides: [env=cartpole, reward=ground_truth], rows: {rows}}}")
+    page = place / "docs" / "results.md"
+    page.write_text("<!-- table: toy -->\n<!-- end -->\n")
+    plan, records = read_plan(place / "plan.yaml"), Records(place / "records")
+    for seed, fraction in enumerate(truth):
+        records.save("a", seed, record(plan, "a", seed, fraction))
+    render_page(page, plan, records, place / "videos")
+    assert "- a, against lazy; level: not run, so nobody knows." in page.read_text()
+    for seed in range(2):
+        records.save("lazy", seed, record(plan, "lazy", seed, 0.2))
+        records.save("level", seed, record(plan, "level", seed, 0.6))
+    render_page(page, plan, records, place / "videos")
+    assert f"- a, {expected}" in page.read_text()
+
+
 def test_rows_without_a_predicate_say_so(place: Path, plan: Plan) -> None:
     records, page = Records(place / "records"), place / "docs" / "results.md"
     records.save("short", 0, record(plan, "short", 0, None))
@@ -447,6 +472,8 @@ def start(place: Path, *arguments: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # Who starts the tests in the background of a script has Ctrl-C ignored, and children would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -485,7 +512,7 @@ def test_a_stopped_row_goes_on_and_a_finished_one_is_passed_over(place: Path) ->
     assert status == 0 and "long-1 goes on: python -m vlmrl.train env=cartpole" in output
     assert list(place.glob("runs/results/long-1/*/2*")) == [run]
     kept = Records(place / "docs" / "results").load("long", 1)
-    assert kept is not None and kept.steps == 20480 and {"trained", "untrained", "random"} <= set(kept.policies)
+    assert kept is not None and kept.steps == 30720 and {"trained", "untrained", "random"} <= set(kept.policies)
     assert (
         kept.command_seconds is not None and kept.command_seconds > kept.training_seconds - 2
     )  # whole seconds, two logs
@@ -535,3 +562,22 @@ def test_mistakes_are_one_line(place: Path) -> None:
     ):
         status, output = finish(place, *arguments)
         assert status == 2 and output.splitlines()[-1].startswith(message) and "Traceback" not in output
+
+
+def test_a_reward_program_counts_by_its_text(tmp_path: Path) -> None:
+    """A run writes the text of its program down, where its row named none or a file."""
+    row = ["env=cartpole", "task=balance", "reward=text2reward"]
+    wanted = settings_of(row)
+    text = essence(wanted)["reward"]["program"]
+    assert "def compute_dense_reward" in text
+    (tmp_path / "mine.py").write_text(text)
+    for reward in (
+        replace(wanted.reward.config, program=text),
+        replace(wanted.reward.config, program=str(tmp_path / "mine.py")),
+    ):
+        ran = replace(wanted, reward=replace(wanted.reward, config=reward))
+        assert not differences(essence(ran), essence(wanted))
+    other = replace(
+        wanted, reward=replace(wanted.reward, config=replace(wanted.reward.config, program=text + "# new\n"))
+    )
+    assert differences(essence(other), essence(wanted))
