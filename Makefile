@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 LATEST ?= .venv-latest
+METAWORLD ?= .venv-metaworld
+EXTRAS ?= dev
 CONSTRAINTS ?= --constraint constraints.txt
 ARGS ?=
 
@@ -11,16 +13,45 @@ CHECK_OPENGL = $(BIN)/python -c 'from vlmrl.envs.gl import main; main()'
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-latest lint format setup opengl clean
+.PHONY: help train test test-ray test-torchrl test-rerun test-browser test-judges test-metaworld test-latest lint format setup setup-metaworld opengl clean
 
 help:  ## list what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 train: setup opengl  ## train the humanoid on words; ARGS="env=cartpole" changes settings
 	$(BIN)/python -m vlmrl.train env=humanoid reward=clip $(ARGS)
 
 test: setup opengl  ## run the tests; ARGS="-m slow" runs the slow ones
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-ray: setup opengl  ## install Ray as well and run what needs it: actors, machines that go away, relabel, vlmrl.serve
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev,ray]'
+	$(BIN)/python -m pytest -n 0 -m 'slow or not slow' tests/serving/test_ray.py tests/workflows/serve \
+		tests/workflows/relabel/test_ray_pass.py $(ARGS)
+
+test-judges: setup opengl  ## install transformers as well and run the local judge, on a tiny model that the test makes
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev,judges]'
+	$(BIN)/python -m pytest -n 0 tests/judges $(ARGS)
+
+test-browser: setup opengl  ## the label page in Chromium; installs it where it is missing, as root on Debian
+	@command -v chromium >/dev/null || [ -n "$$CHROMIUM" ] || { \
+		line='apt-get update && apt-get install -y chromium'; \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then DEBIAN_FRONTEND=noninteractive sh -c "$$line"; \
+		else echo "Chromium is missing. Run, as root: $$line; or name its program: CHROMIUM=<path>"; exit 1; fi; }
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev,browser]'
+	$(BIN)/python -m pytest -n 0 -m browser tests/workflows/label $(ARGS)
+
+test-rerun: setup  ## install rerun as well and read what vlmrl.audit rrd=true writes
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev,rerun]'
+	$(BIN)/python -m pytest -n 0 tests/workflows/audit/test_rrd.py $(ARGS)
+
+test-metaworld: setup-metaworld  ## Meta-World's tasks and FrankaKitchen, in .venv-metaworld: they need an older MuJoCo
+	$(METAWORLD)/bin/python -m pytest -n 2 tests/envs/test_all_environments.py tests/envs/test_metaworld.py \
+		tests/envs/test_kitchen.py $(ARGS)
+
+test-torchrl: setup  ## compare the losses of iql with TorchRL's
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) torchrl
+	$(BIN)/python -m pytest tests/agents/offline/test_losses.py -k torchrl
 
 # What a newer release breaks should be known, and should stop nobody: this ends well whatever comes out.
 test-latest:  ## run the tests with the newest releases of everything; reports, and never fails
@@ -45,6 +76,11 @@ format: setup  ## bring the code into form
 
 setup: $(VENV)/installed  ## make .venv and install the suite into it
 
+setup-metaworld:  ## make .venv-metaworld, which has Meta-World, FrankaKitchen and the MuJoCo that they ask for
+	@mkdir -p $(METAWORLD) && grep -v '^mujoco' constraints.txt >$(METAWORLD)/constraints.txt
+	@$(MAKE) --no-print-directory VENV=$(METAWORLD) EXTRAS=dev,kitchen,metaworld \
+		CONSTRAINTS='--constraint $(METAWORLD)/constraints.txt' setup opengl
+
 # Again only when what is to be installed has changed.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("Python 3.11 to 3.13 is needed, \
@@ -54,7 +90,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then DEBIAN_FRONTEND=noninteractive sh -c "$$line"; \
 		else echo "Python cannot make environments here. On Debian or Ubuntu run, as root: $$line"; exit 1; fi; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 opengl: $(VENV)/opengl
@@ -69,4 +105,4 @@ $(VENV)/opengl: $(VENV)/installed
 	@touch $@
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(LATEST) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LATEST) $(METAWORLD) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

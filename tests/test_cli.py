@@ -15,7 +15,7 @@ from vlmrl import evaluate, train
 from vlmrl.commands import compose, expand
 from vlmrl.errors import UserError
 
-COMMANDS = ["train", "evaluate", "audit", "fit"]
+COMMANDS = ["train", "evaluate", "audit", "fit", "collect", "relabel"]
 Type = Callable[..., list[Any]]
 
 
@@ -51,7 +51,7 @@ def one_error(capsys: pytest.CaptureFixture[str], type_: Type, *arguments: str) 
     [
         (["env=humaniod"], "Unknown env 'humaniod'. Did you mean 'humanoid'? Available: "),
         (["reward=clp"], "Unknown reward 'clp'. Did you mean 'clip'?"),
-        (["agent=sca"], "Unknown agent 'sca'. Did you mean 'sac'? Available: crossq, dqn, ppo, sac."),
+        (["agent=sca"], "Unknown agent 'sca'. Did you mean 'sac'? Available: bc, crossq, dqn, iql, ppo, sac."),
         (["task=kneel"], "Unknown task 'kneel'. Did you mean 'kneeling'?"),
         (["encoder=minni"], "Unknown encoder 'minni'. Did you mean 'mini'?"),
         (["seeed=1"], "Unknown key 'seeed'. Did you mean 'seed'?"),

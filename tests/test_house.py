@@ -15,6 +15,7 @@ from vlmrl.command_help import choices, comments
 from vlmrl.commands import compose, plain
 from vlmrl.encoders import ENCODERS
 from vlmrl.envs.tasks import PREDICATES
+from vlmrl.judges import JUDGES
 from vlmrl.reward_models import REWARDS
 from vlmrl.serving import SCORERS
 from vlmrl.workflows.config.fit import RECIPES
@@ -83,7 +84,11 @@ def test_every_yaml_file_composes_and_explains_itself(path: Path) -> None:
         config = compose("train", [f"env={env}", f"agent={agent}"])
         assert config.agent.name == agent
     elif group == "fit":
-        plain(compose("fit", [f"encoder={name}"]))
+        plain(compose("fit", [f"fit={name}"]))
+    elif group == "preset":
+        agent = name.partition("_")[0]
+        config = compose("train", ["env=none", f"agent={agent}", f"preset={name}", "dataset=recordings"])
+        assert train_settings(plain(config)).agent.name == agent
     elif group == "task":
         if name != "none":
             envs = [entry.split("/")[0] for entry in PREDICATES if entry.endswith(f"/{name}")]
@@ -91,14 +96,20 @@ def test_every_yaml_file_composes_and_explains_itself(path: Path) -> None:
             for env in envs:
                 assert train_settings(plain(compose("train", [f"env={env}", f"task={name}"]))).task.name == name
     else:
-        words = ["goal=a robot"] if (group, name) == ("env", "gym") else []  # it has no task, so no words of its own
+        needs = {  # what they cannot do without
+            "env=gym": ["goal=a robot"],
+            "env=none": ["dataset=recordings"],
+            "agent=iql": ["dataset=recordings"],
+            "agent=bc": ["dataset=recordings"],
+        }
+        words = needs.get(f"{group}={name}", [])
         config = compose("train", [f"{group}={name}", *words])
         assert config[group].name == name  # the same stem everywhere
         train_settings(plain(config))
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name != "tuned"], ids=str
+    "path", [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name not in ("tuned", "preset")], ids=str
 )
 def test_every_key_in_a_yaml_file_has_a_meaning(path: Path) -> None:
     relative = str(path.relative_to(CONFIGS))
@@ -108,7 +119,8 @@ def test_every_key_in_a_yaml_file_has_a_meaning(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "registry"), [("agent", AGENTS), ("encoder", ENCODERS), ("reward", REWARDS), ("scorer", SCORERS)]
+    ("group", "registry"),
+    [("agent", AGENTS), ("encoder", ENCODERS), ("judge", JUDGES), ("reward", REWARDS), ("scorer", SCORERS)],
 )
 def test_yaml_files_and_registries_list_the_same(group: str, registry: object) -> None:
     assert list(choices(group)) == list(registry)  # type: ignore[call-overload]
@@ -118,13 +130,13 @@ def test_yaml_files_and_registries_list_the_same(group: str, registry: object) -
     ("path", "dataclass"),
     [
         (f"{registry.kind}/{name}", registry.load(name))
-        for registry in (AGENTS, ENCODERS, REWARDS, SCORERS)
+        for registry in (AGENTS, ENCODERS, JUDGES, REWARDS, SCORERS)
         for name in registry
     ]
     + [(f"fit/{name}", RECIPES.load(name)) for name in RECIPES],
 )
 def test_every_setting_is_in_its_yaml_file(path: str, dataclass: type) -> None:
-    shared = {"out", "seed", "device", "threads", "progress"} if path.startswith("fit/") else set()
+    shared = {"out", "seed", "device", "threads", "progress", "dataset"} if path.startswith("fit/") else set()
     assert set(comments(f"{path}.yaml")) == {field.name for field in dataclasses.fields(dataclass)} - shared
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlmrl.commands import run_command
@@ -11,27 +12,35 @@ if TYPE_CHECKING:
     from vlmrl.workflows.config.audit import AuditConfig
 
 EXAMPLES = """
-Is this reward any good? Scores labelled states of a task before anything is trained on it.
+Is this reward any good? Scores labelled states of a task, or recorded clips, before anything is
+trained on it.
 
   python -m vlmrl.audit env=humanoid reward=clip
   python -m vlmrl.audit env=humanoid task=standing prompts=['a robot on its feet'] alphas=[0,0.5,1]
   python -m vlmrl.audit env=cartpole encoders=[mini,runs/my_weights,ViT-B-32/openai]
   python -m vlmrl.audit env=gym frames=my_frames goal='an open drawer' encoder=open_clip
+  python -m vlmrl.audit dataset=my_clips labels=outcomes.csv goal='an open drawer' encoder=open_clip
 """
 
 
 def main() -> None:
     """Run the command."""
-    run_command("audit", EXAMPLES, _settings, _work)
+    given = [argument.partition("=")[0].lstrip("+~") for argument in sys.argv[1:] if "=" in argument]
+    run_command("audit", EXAMPLES, lambda values: _settings(values, given), _work)
 
 
-def _settings(values: Mapping[str, Any]) -> AuditConfig:
+def _settings(values: Mapping[str, Any], given: Iterable[str]) -> AuditConfig:
     from vlmrl.workflows.config.audit import audit_settings
 
-    return audit_settings(values)
+    return audit_settings(values, given)
 
 
 def _work(settings: AuditConfig) -> None:
+    if settings.dataset is not None:
+        from vlmrl.workflows.audit.recordings import audit_recordings
+
+        audit_recordings(settings)
+        return
     from vlmrl.workflows.audit.run import audit
 
     audit(settings)

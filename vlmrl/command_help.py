@@ -7,8 +7,9 @@ from importlib import resources
 
 from omegaconf import Container, DictConfig, OmegaConf
 
-GROUPS = ("env", "task", "reward", "encoder", "agent", "scorer", "fit")
-OPTIONAL = {"evaluate": ["env"]}  # groups of which a command chooses nothing by itself, so that no value can be shown
+GROUPS = ("env", "task", "reward", "encoder", "agent", "scorer", "judge", "fit")
+# Groups of which a command chooses nothing by itself, so that no value can be shown.
+OPTIONAL = {"train": ["preset"], "evaluate": ["env"], "collect": ["env"], "relabel": ["env"]}
 
 
 def help_text(name: str, examples: str, config: DictConfig) -> str:
@@ -21,8 +22,13 @@ def help_text(name: str, examples: str, config: DictConfig) -> str:
     """
     groups = [group for group in GROUPS if group in config]
     listed = {group: choices(group) for group in [*OPTIONAL.get(name, []), *groups]}
-    if "fit" in config:  # a recipe comes with the name of its encoder, whose other settings mean nothing here
-        groups, listed = ["fit"], {"encoder": listed["fit"]}
+    if "fit" in config:  # a recipe comes with the name of its encoder or reward, whose settings mean nothing here
+        rewards = choices("reward")
+        listed = {
+            kind: {name: text for name, text in listed["fit"].items() if (name in rewards) == (kind == "reward")}
+            for kind in ("encoder", "reward")
+        }
+        groups = ["fit"]
     lines = [examples.strip(), ""]
     if listed:
         lines += ["Choices, given as group=choice:"]
@@ -30,9 +36,7 @@ def help_text(name: str, examples: str, config: DictConfig) -> str:
         lines += [""]
     lines += ["Keys, given as key=value:"]
     lines += [
-        _columns(_shown(key, config[key]), meaning)
-        for key, meaning in comments(f"{name}.yaml").items()
-        if key in config
+        _columns(_shown(key, config[key]), meaning) for key, meaning in own_and_inherited(name).items() if key in config
     ]
     for group in groups:
         chosen = config[group].name
@@ -54,7 +58,16 @@ def choices(group: str) -> dict[str, str]:
     """Return {choice: meaning} of a group; the meaning is the comment at the top of its file."""
     folder = resources.files("vlmrl.configs").joinpath(group)
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".yaml")), key=lambda file: file.name)
-    return {file.name.removesuffix(".yaml"): file.read_text().partition("\n")[0].removeprefix("# ") for file in files}
+    return {file.name.removesuffix(".yaml"): _title(file.read_text()) for file in files}
+
+
+def own_and_inherited(name: str) -> dict[str, str]:
+    """Return the comments of a command's yaml file, and of those that its defaults begin with (`- train`)."""
+    text = resources.files("vlmrl.configs").joinpath(f"{name}.yaml").read_text()
+    inherited: dict[str, str] = {}
+    for other in re.findall(r"^  - (\w+)$", text.partition("_self_")[0], flags=re.MULTILINE):
+        inherited |= own_and_inherited(other)
+    return comments(f"{name}.yaml") | inherited
 
 
 def comments(path: str) -> dict[str, str]:
@@ -63,6 +76,11 @@ def comments(path: str) -> dict[str, str]:
     if not file.is_file():  # a file of the user's own, from --config-dir
         return {}
     return dict(re.findall(r"^(\w+):.*?  # (.*)$", file.read_text(), flags=re.MULTILINE))
+
+
+def _title(text: str) -> str:
+    """Return the comment at the top of a yaml file; Hydra's own comes before it."""
+    return next(line for line in text.splitlines() if not line.startswith("# @package")).removeprefix("# ")
 
 
 def _columns(left: str, right: str) -> str:

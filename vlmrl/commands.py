@@ -27,7 +27,7 @@ from vlmrl.errors import UserError, unknown
 
 CONFIGS = "vlmrl.configs"
 SENTENCES = ("goal", "baseline", "task.goal", "task.baseline")
-FREE = ("env.kwargs",)  # keys that the yaml files do not list
+FREE = ("env.kwargs", "judge.automatic.", "judge.extra_body.")  # keys that the yaml files do not list
 
 C = TypeVar("C")
 

@@ -31,12 +31,13 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     return UserError(f"Unknown {kind} '{given}'.{did_you_mean(given, names)} Available: {available}.")
 
 
-def require(module: str, *, extra: str | None = None) -> ModuleType:
+def require(module: str, *, extra: str | None = None, hint: str = "") -> ModuleType:
     """Import an optional module or say how to install it.
 
     Args:
         module: Import path, such as "minari".
         extra: The extra of this package that brings it; None for a core dependency.
+        hint: What else to know of installing it, a sentence.
 
     Raises:
         UserError: The module is not installed.
@@ -49,4 +50,5 @@ def require(module: str, *, extra: str | None = None) -> ModuleType:
         target = f"vlmrl[{extra}]" if extra else "vlmrl"
         raise UserError(
             f"This needs the package '{module}', which is not installed. Run: pip install '{target}'"
+            + (f". {hint}" if hint else "")
         ) from error

@@ -19,9 +19,11 @@ FIELDS = frozenset(
         "embeddings",
         "observation",
         "state",
+        "quantities",
         "action",
         "text",
         "reward",
+        "native_reward",
         "success",
         "terminated",
         "truncated",
@@ -51,10 +53,13 @@ class Row:
         frames: {camera: (H, W, 3) uint8 RGB}, what the world looks like at t.
         embeddings: {camera: (E,) float32}, unit vectors.
         observation: What the policy saw, an array or a dict of arrays.
-        state: {name: array}, simulator quantities that predicates and reward programs read.
+        state: {name: array}, simulator quantities that predicates read.
+        quantities: (D,) float64, what reward programs read of the simulator, in the order of its abstraction
+            (`vlmrl.quantities.Abstraction`).
         action: The action that led here; None at t = 0.
         text: What the environment said.
         reward: What the environment gave on arriving here (the task's ground truth where there is a task).
+        native_reward: What the environment itself gave, also where a task's ground truth took its place.
         success: Whether the task's predicate holds at t.
         terminated: Whether the episode ended here by its own rules.
         truncated: Whether the episode was cut off here.
@@ -64,9 +69,11 @@ class Row:
     embeddings: dict[str, np.ndarray] | None = None
     observation: Any = None
     state: dict[str, np.ndarray] | None = None
+    quantities: np.ndarray | None = None
     action: np.ndarray | None = None
     text: str | None = None
     reward: float | None = None
+    native_reward: float | None = None
     success: bool | None = None
     terminated: bool = False
     truncated: bool = False
@@ -101,6 +108,46 @@ class Rows:
                 f"These rows hold no '{name}' (they hold: {', '.join(sorted(self.columns)) or 'nothing'})."
             ) from None
 
+    def part(self, first: int, last: int) -> Rows:
+        """Return the rows at time steps `first` to `last`, both included."""
+        chosen = slice(first - int(self.t[0]), last + 1 - int(self.t[0]))
+        columns = {
+            name: {key: part[chosen] for key, part in column.items()} if isinstance(column, Mapping) else column[chosen]
+            for name, column in self.columns.items()
+        }
+        return Rows(self.t[chosen], columns)
+
+    def arrays(self, fields: Iterable[str]) -> dict[str, np.ndarray]:
+        """Return columns as arrays that can be kept one beside the other; `from_arrays` is the way back.
+
+        Args:
+            fields: Columns that are arrays, or dicts of arrays.
+
+        Returns:
+            {"reward": (n,), "embeddings/front": (n, E), ...}.
+        """
+        arrays: dict[str, np.ndarray] = {}
+        for name in sorted(fields):
+            column = self[name]
+            if isinstance(column, Mapping):
+                arrays |= {f"{name}/{key}": np.asarray(column[key]) for key in sorted(column)}
+            else:
+                arrays[name] = np.asarray(column)
+        return arrays
+
+    @staticmethod
+    def from_arrays(arrays: Mapping[str, np.ndarray]) -> Rows:
+        """Return rows with the columns that `arrays` made; their time steps are not known and count from 0."""
+        columns: dict[str, Any] = {}
+        for name, array in arrays.items():
+            field_name, slash, key = name.partition("/")
+            if slash:
+                columns.setdefault(field_name, {})[key] = array
+            else:
+                columns[field_name] = array
+        n = len(next(iter(arrays.values()))) if arrays else 0
+        return Rows(np.arange(n), columns)
+
 
 def stack(rows: Sequence[Row], t: Iterable[int], fields: Iterable[str]) -> Rows:
     """Turn rows of one episode into columns.
@@ -108,7 +155,7 @@ def stack(rows: Sequence[Row], t: Iterable[int], fields: Iterable[str]) -> Rows:
     Args:
         rows: Rows in order of time.
         t: Their time steps.
-        fields: Names of the fields to take; every row must have them, but for `action` and `reward` at t = 0, which
+        fields: Names of the fields to take; every row must have them, but for `action` and the rewards at t = 0, which
             become zero.
 
     Raises:
@@ -118,7 +165,7 @@ def stack(rows: Sequence[Row], t: Iterable[int], fields: Iterable[str]) -> Rows:
     columns: dict[str, Any] = {}
     for name in fields:
         values = [getattr(row, name) for row in rows]
-        if name in ("action", "reward") and len(values) > 0 and values[0] is None and steps[0] == 0:
+        if name in ("action", "reward", "native_reward") and len(values) > 0 and values[0] is None and steps[0] == 0:
             like = next((value for value in values if value is not None), 0.0)
             values[0] = np.zeros_like(like)
         missing = [int(steps[i]) for i, value in enumerate(values) if value is None]

@@ -17,6 +17,8 @@ Train an agent on a reward in words.
   python -m vlmrl.train env=humanoid reward=clip
   python -m vlmrl.train env=humanoid goal='a humanoid robot doing the splits' baseline='a humanoid robot'
   python -m vlmrl.train env=cartpole reward=ground_truth agent=dqn -m seed=0,1,2
+  python -m vlmrl.train env=none agent=iql dataset=<recordings with rewards>
+  python -m vlmrl.train env=cartpole agent=dqn reward=vlm_preference judge=encoder
   python -m vlmrl.train resume=last total_timesteps=400000
 """
 
@@ -44,6 +46,11 @@ def _settings(values: Mapping[str, Any], given: list[str]) -> TrainConfig:
 
 
 def _work(settings: TrainConfig) -> None:
+    if settings.offline:
+        from vlmrl.workflows.train_offline import train_offline
+
+        train_offline(settings)
+        return
     from vlmrl.workflows.train import train
 
     train(settings)

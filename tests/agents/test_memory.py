@@ -8,7 +8,7 @@ import pytest
 
 from vlmrl.agents import memory
 from vlmrl.agents.buffers import _ARRAYS, RewardFillingReplayBuffer
-from vlmrl.agents.memory import in_words, machine_bytes, replay_bytes
+from vlmrl.agents.memory import in_words, machine_bytes, replay_bytes, retained_bytes
 
 Box = gym.spaces.Box
 
@@ -42,3 +42,9 @@ def test_a_container_may_have_less_than_its_machine(tmp_path: Path, monkeypatch:
 
 def test_in_words() -> None:
     assert [in_words(size) for size in (136_000_000, 2_000_000_000)] == ["136 MB", "2.0 GB"]
+
+
+def test_what_a_reward_model_keeps_is_counted_where_it_lies() -> None:
+    retained = {"embeddings/front": np.zeros((1, 128), np.float32), "frames/front": np.zeros((1, 64, 64, 3), np.uint8)}
+    assert retained_bytes(retained) == (512, 12288)
+    assert retained_bytes({}) == (0, 0)

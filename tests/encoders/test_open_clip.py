@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -241,3 +242,28 @@ def test_config_imports_nothing_heavy():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
+
+
+@pytest.mark.slow
+def test_a_compiled_tower_gives_the_same_embeddings_for_batches_of_every_size(tiny, encoder):
+    compiled = OpenClipConfig(f"local-dir:{tiny}", compile=True).build("cpu")
+    for n in (1, 3, 64, 70):
+        frames = pictures(n, 64, 64, seed=n)
+        np.testing.assert_allclose(compiled.encode_images(frames), encoder.encode_images(frames), atol=1e-5)
+    assert compiled.fingerprint != encoder.fingerprint
+
+
+@pytest.mark.slow
+def test_where_there_is_no_compiler_one_line_says_so(tiny, tmp_path):
+    code = f"""
+from vlmrl.encoders.open_clip import OpenClipConfig
+from vlmrl.errors import UserError
+try:
+    OpenClipConfig("local-dir:{tiny}", compile=True).build("cpu")
+except UserError as error:
+    print(error)
+"""
+    # A cache of its own: what was compiled before needs no compiler.
+    environment = {**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "needs a C++ compiler" in said.stdout and "encoder.compile=false" in said.stdout, said.stderr

@@ -213,7 +213,7 @@ def fitting(*overrides: str) -> FitConfig:
 
 def test_fit_hands_its_recipe_what_it_needs() -> None:
     config = fitting("encoder=mini", "seed=3", "out=weights", "fit.frames=1e3")
-    assert config.encoder == "mini"
+    assert config.recipe_name == "mini"
     recipe = config.recipe
     assert (recipe.seed, recipe.out, recipe.frames) == (3, "weights", 1000)
     assert fitting("run_dir=somewhere").recipe.out == "somewhere"
@@ -226,7 +226,7 @@ def test_every_recipe_has_a_workflow() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["encoder=open_clip"], "Encoder 'open_clip' has no training recipe. Available: mini."),
+        (["encoder=open_clip"], "'open_clip' has no training recipe. Available: liv, mini, perceptual."),
         (["fit.frame=1"], "Unknown fit key 'frame'. Did you mean 'frames'"),
         (["fit.frames=many"], "fit.frames is 'many'; it must be a whole number"),
         (["seed=abc"], "seed is 'abc'; it must be a whole number, at least 0"),

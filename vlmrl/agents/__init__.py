@@ -10,5 +10,7 @@ AGENTS = Registry(
         "ppo": "vlmrl.agents.ppo:PpoConfig",
         "dqn": "vlmrl.agents.dqn:DqnConfig",
         "crossq": "vlmrl.agents.crossq:CrossqConfig",
+        "iql": "vlmrl.agents.iql:IqlConfig",
+        "bc": "vlmrl.agents.bc:BcConfig",
     },
 )

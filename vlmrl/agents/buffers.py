@@ -7,6 +7,8 @@ of a truncated step before the buffer sees it.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,15 @@ from vlmrl.errors import UserError
 
 # What a replay buffer holds, one entry a slot.
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "_keys")
+CHUNK = 4096  # vector steps that are rewarded again at once
 
 
 class RewardFillingReplayBuffer(ReplayBuffer):
     """A replay buffer that fills rewards in before it samples.
+
+    Of a reward model that learns it keeps, beside each transition, what the model retains, so that `relabel` can
+    reward all of them again. Pictures lie in a memory-mapped file without a name, in the folder for temporary files
+    (`TMPDIR`), which is gone with the process.
 
     Args:
         *args: As for SB3's `ReplayBuffer`.
@@ -45,6 +52,7 @@ class RewardFillingReplayBuffer(ReplayBuffer):
         self._keys = np.zeros((self.buffer_size, self.n_envs), dtype=KEY_DTYPE)
         self._added = 0  # vector steps ever added and ever filled; a step's slot is its number modulo the size
         self._filled = 0
+        self._retained: dict[str, np.ndarray] = {}  # each (size, n_envs, ...); made with the first fill
 
     @property
     def lag(self) -> int:
@@ -96,9 +104,42 @@ class RewardFillingReplayBuffer(ReplayBuffer):
         if self._source is None or until <= self._filled:
             return
         slots = np.arange(self._filled, until) % self.buffer_size
-        filled = self._source.rewards.fill(self._keys[slots].ravel())
+
+        def keep(where: np.ndarray, retained: Mapping[str, np.ndarray]) -> None:
+            for name, column in retained.items():
+                if name not in self._retained:
+                    self._retained[name] = _room((self.buffer_size, self.n_envs, *column.shape[1:]), column.dtype)
+                self._retained[name][slots[where // self.n_envs], where % self.n_envs] = column
+
+        filled = self._source.rewards.fill(self._keys[slots].ravel(), keep)
         self.rewards[slots] += filled.reshape(len(slots), self.n_envs)
         self._filled = until
+
+    def fill(self) -> None:
+        """Fill in the rewards of all transitions older than the lag, as sampling would."""
+        self._fill(self._added - self.lag)
+
+    def relabel(self) -> int:
+        """Give every transition whose reward is in the reward that the model would give now, and fix the scale anew.
+
+        Whatever is younger gets its reward from the same version when it is filled.
+
+        Returns:
+            Number of transitions.
+        """
+        assert self._source is not None
+        self.fill()
+        rewards = self._source.rewards
+        slots = np.arange(max(self._added - self.buffer_size, 0), self._filled) % self.buffer_size
+        if len(slots) == 0:
+            return 0
+        raw = [
+            rewards.again({name: _flat(array[part]) for name, array in self._retained.items()})
+            for part in np.split(slots, np.arange(CHUNK, len(slots), CHUNK))
+        ]
+        rewards.scale.forget()
+        self.rewards[slots] = rewards.scale(np.concatenate(raw)).reshape(len(slots), self.n_envs)
+        return len(slots) * self.n_envs
 
     def __getstate__(self) -> dict[str, Any]:
         """Fill what waits, and leave out the environments and the slots that were never used."""
@@ -106,6 +147,8 @@ class RewardFillingReplayBuffer(ReplayBuffer):
         state = {**self.__dict__, "_source": None}
         if not self.full:
             state |= {name: state[name][: self.pos] for name in _ARRAYS}
+        kept = min(self._added, self.buffer_size)
+        state["_retained"] = {name: np.array(array[:kept]) for name, array in self._retained.items()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -116,6 +159,10 @@ class RewardFillingReplayBuffer(ReplayBuffer):
             whole = np.zeros((self.buffer_size, *kept.shape[1:]), dtype=kept.dtype)
             whole[: len(kept)] = kept
             setattr(self, name, whole)
+        self._retained = {}
+        for name, kept in state.get("_retained", {}).items():  # buffers of old runs have none
+            self._retained[name] = _room((self.buffer_size, *kept.shape[1:]), kept.dtype)
+            self._retained[name][: len(kept)] = kept
 
 
 class RewardFillingNStepReplayBuffer(RewardFillingReplayBuffer, NStepReplayBuffer):
@@ -124,6 +171,19 @@ class RewardFillingNStepReplayBuffer(RewardFillingReplayBuffer, NStepReplayBuffe
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self._window = self.n_steps
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Make an array for what is retained; one of pictures, uint8, is a memory-mapped file that has no name."""
+    if dtype != np.uint8:
+        return np.zeros(shape, dtype=dtype)
+    with tempfile.TemporaryFile() as file:
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """Put vector steps and environments on one axis: (steps, n_envs, ...) to (steps * n_envs, ...)."""
+    return np.asarray(array).reshape(-1, *array.shape[2:])
 
 
 class RewardFillingRolloutBuffer(RolloutBuffer):

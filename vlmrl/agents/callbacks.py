@@ -22,7 +22,8 @@ class RewardLog(BaseCallback):
     `rollout/predicate_fraction` (share of an episode's steps at which the task's predicate holds), each the mean of
     the last 100 episodes. `rollout/ep_rew_mean` is SB3's own tag and holds the task's ground truth. Where an encoder
     runs, `reward/queue_depth`, `reward/age_s`, `reward/wait_s`, `reward/reused` and `reward/restarts` say how it keeps
-    up, as means over the vector steps since the last line of the log; see `BatchingScorer.pop_stats`.
+    up, as means over the vector steps since the last line of the log; see `BatchingScorer.pop_stats`. Where the reward
+    is a program, `reward/component_<name>` is the mean of each of its terms.
 
     Args:
         rewards: The source of the model's rewards.
@@ -55,7 +56,7 @@ class RewardLog(BaseCallback):
         self._take_returns()
         if self._fractions:
             self.logger.record("rollout/predicate_fraction", fmean(self._fractions))
-        for name, value in self._rewards.pop_scorer_stats().items():
+        for name, value in (self._rewards.pop_scorer_stats() | self._rewards.pop_model_stats()).items():
             self.logger.record_mean(f"reward/{name}", value)
         if self.num_timesteps >= self._next_line:
             self._next_line += self._every

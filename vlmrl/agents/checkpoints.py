@@ -13,7 +13,7 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,18 +96,31 @@ def save(model: BaseAlgorithm, folder: Path, companions: Sequence[Companion] = (
         companions: What else has a state.
     """
     env = _reward_env(model)
-    final = folder / str(model.num_timesteps)
-    draft = folder / f".{model.num_timesteps}.draft"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        checkpoint = Checkpoint(draft)
+
+    def write(checkpoint: Checkpoint) -> None:
         if isinstance(model, OffPolicyAlgorithm):
             model.save_replay_buffer(checkpoint.replay)  # fills what waits for rewards, so before the state is taken
         model.save(checkpoint.model)
         checkpoint.state.write_bytes(pickle.dumps(_state(model, env)))
         for companion in companions:
-            companion.save(draft)
+            companion.save(checkpoint.path)
+
+    return write_whole(folder, model.num_timesteps, write)
+
+
+def write_whole(folder: Path, step: int, write: Callable[[Checkpoint], None]) -> Checkpoint:
+    """Make `checkpoints/<step>` as `save` does, whatever is in it.
+
+    Args:
+        folder: The folder `checkpoints`.
+        step: The step that it is called after.
+        write: Writes the files of a checkpoint.
+    """
+    final, draft = folder / str(step), folder / f".{step}.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        write(Checkpoint(draft))
         for path in draft.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -175,12 +188,27 @@ def restore(
     source.set_next_episodes(state["episodes"])
     source.rewards.load_state_dict(state["rewards"])
     model.action_space = state["action_space"]
+    set_random_state(state)
+    return model
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of every global random number generator."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Put every global random number generator back to where `random_state` saw it."""
     random.setstate(state["python"])
     np.random.set_state(state["numpy"])
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
-    return model
 
 
 class CheckpointCallback(BaseCallback):
@@ -246,11 +274,7 @@ def _state(model: BaseAlgorithm, env: RewardVecEnv) -> dict[str, Any]:
         "episodes": env.episodes,
         "rewards": env.rewards.state_dict(),
         "action_space": model.action_space,
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
+    } | random_state()
 
 
 def _reward_env(model: BaseAlgorithm) -> RewardVecEnv:

@@ -32,6 +32,7 @@ class CrossqConfig(OffPolicyConfig):
             same way for a while.
         noise_std: Size of the noise; actions go from -1 to 1.
         noise_dt: Time step of the Ornstein-Uhlenbeck process: the larger, the sooner it changes.
+        fast_update: Take the gradient steps of `vlmrl.agents.updates`: the same up to rounding, and sooner done.
     """
 
     policy_delay: Count
@@ -41,6 +42,7 @@ class CrossqConfig(OffPolicyConfig):
     noise_type: NoiseType = "none"  # runs from before there was any can be read
     noise_std: Positive = 0.5
     noise_dt: Positive = 0.01
+    fast_update: bool = False
 
     def __post_init__(self) -> None:
         check_ent_coef(self.ent_coef)
@@ -53,22 +55,26 @@ class CrossqConfig(OffPolicyConfig):
             seed: Seed of the networks, of exploration and of sampling.
             device: "auto", "cpu", "cuda" or "cuda:<n>".
         """
-        from sb3_contrib import CrossQ
-
         from vlmrl.agents.buffers import attach_rewards
 
-        model = CrossQ(
+        # SB3-Contrib's own betas hold only where nothing is said of the optimiser.
+        optimizer = {"optimizer_kwargs": {"fused": True, "betas": (0.5, 0.999)}} if self.fast_update else {}
+        model = self.algorithm()(
             **shared_arguments(self, env, seed, device),
             policy_delay=self.policy_delay,
             action_noise=action_noise(self.noise_type, self.noise_std, self.noise_dt, env),
             ent_coef=self.ent_coef if self.ent_coef.startswith("auto") else float(self.ent_coef),
-            policy_kwargs={"net_arch": {"pi": list(self.net_arch), "qf": list(self.critic_arch)}},
+            policy_kwargs={"net_arch": {"pi": list(self.net_arch), "qf": list(self.critic_arch)}, **optimizer},
         )
         attach_rewards(model)
         return model
 
     def algorithm(self) -> type[CrossQ]:
-        """Return the class, which loads what it has saved."""
+        """Return the class, which loads what it has saved; both classes load what the other has."""
+        if self.fast_update:
+            from vlmrl.agents.updates import FastCrossQ
+
+            return FastCrossQ
         from sb3_contrib import CrossQ
 
         return CrossQ

@@ -151,6 +151,11 @@ class HackingProbe(BaseCallback):
         """Take in the model's return of an episode that is complete; a listener of `RewardLog`."""
         self._rule.add("reward", value)
 
+    def restart(self) -> None:
+        """Begin anew: the reward model has a new version, and what episodes earned before says nothing now."""
+        self._rule = DivergenceRule(window=self._window)
+        self._diverging = False
+
     def save(self, folder: Path) -> None:
         """Write into a checkpoint what a resumed run goes on with."""
         state = {"rule": self._rule.state_dict(), "diverging": self._diverging, "events": self.events}

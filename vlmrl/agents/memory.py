@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import gymnasium as gym
@@ -32,6 +33,16 @@ def replay_bytes(buffer_size: int, n_envs: int, observation_space: gym.Space, ac
     action_bytes = get_action_dim(action_space) * (4 if action == np.float64 else action.itemsize)
     transition = 2 * observation + action_bytes + 3 * 4 + KEY_DTYPE.itemsize
     return max(buffer_size // n_envs, 1) * n_envs * transition
+
+
+def retained_bytes(retained: Mapping[str, np.ndarray]) -> tuple[int, int]:
+    """Return what a reward model keeps of a transition, in bytes in memory and in bytes of a memory-mapped file.
+
+    Args:
+        retained: Of one transition, {name: (1, ...)}; pictures, uint8, go into the file.
+    """
+    on_disk = sum(array.nbytes for array in retained.values() if array.dtype == np.uint8)
+    return sum(array.nbytes for array in retained.values()) - on_disk, on_disk
 
 
 def machine_bytes() -> int | None:

@@ -28,6 +28,7 @@ class SacConfig(OffPolicyConfig):
             same way for a while.
         noise_std: Size of the noise; actions go from -1 to 1.
         noise_dt: Time step of the Ornstein-Uhlenbeck process: the larger, the sooner it changes.
+        fast_update: Take the gradient steps of `vlmrl.agents.updates`: the same up to rounding, and sooner done.
     """
 
     tau: Share
@@ -37,9 +38,15 @@ class SacConfig(OffPolicyConfig):
     noise_type: NoiseType = "none"  # runs from before there was any can be read
     noise_std: Positive = 0.5
     noise_dt: Positive = 0.01
+    fast_update: bool = False
 
     def __post_init__(self) -> None:
         check_ent_coef(self.ent_coef)
+        if self.fast_update and self.use_sde:
+            raise UserError(
+                "agent.fast_update=true draws its own noise, and agent.use_sde=true wants state-dependent noise; take "
+                "one of them."
+            )
 
     def build(self, env: VecEnv, seed: int, device: str) -> SAC:
         """Make the algorithm.
@@ -49,23 +56,26 @@ class SacConfig(OffPolicyConfig):
             seed: Seed of the networks, of exploration and of sampling.
             device: "auto", "cpu", "cuda" or "cuda:<n>".
         """
-        from stable_baselines3 import SAC
-
         from vlmrl.agents.buffers import attach_rewards
 
-        model = SAC(
+        optimizer = {"optimizer_kwargs": {"fused": True}} if self.fast_update else {}
+        model = self.algorithm()(
             **shared_arguments(self, env, seed, device),
             tau=self.tau,
             action_noise=action_noise(self.noise_type, self.noise_std, self.noise_dt, env),
             ent_coef=self.ent_coef if self.ent_coef.startswith("auto") else float(self.ent_coef),
             use_sde=self.use_sde,
-            policy_kwargs={"net_arch": list(self.net_arch)},
+            policy_kwargs={"net_arch": list(self.net_arch), **optimizer},
         )
         attach_rewards(model)
         return model
 
     def algorithm(self) -> type[SAC]:
-        """Return the class, which loads what it has saved."""
+        """Return the class, which loads what it has saved; both classes load what the other has."""
+        if self.fast_update:
+            from vlmrl.agents.updates import FastSAC
+
+            return FastSAC
         from stable_baselines3 import SAC
 
         return SAC

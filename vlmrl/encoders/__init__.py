@@ -6,6 +6,7 @@ from vlmrl.registry import Registry
 ENCODERS = Registry(
     "encoder",
     {
+        "liv": "vlmrl.encoders.liv:LivConfig",
         "mini": "vlmrl.encoders.mini:MiniConfig",
         "open_clip": "vlmrl.encoders.open_clip:OpenClipConfig",
     },

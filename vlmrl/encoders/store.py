@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,9 @@ class EmbeddingStore:
     Embeddings are kept as the float32 that the encoder gave: a frame from the store has the reward that it had.
     Several processes may use one folder (not on a network file system: SQLite's write-ahead log needs shared memory).
 
+    Attributes:
+        path: The file.
+
     Args:
         folder: The folder; made if it is not there.
         encoder: Whose embeddings these are.
@@ -42,6 +45,7 @@ class EmbeddingStore:
 
     def __init__(self, folder: Path | str, encoder: Encoder):
         path = Path(folder) / f"{encoder.fingerprint}.sqlite"
+        self.path = path
         self._dim = encoder.dim
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +79,11 @@ class EmbeddingStore:
         self._database.execute("BEGIN IMMEDIATE")
         self._database.executemany("INSERT OR IGNORE INTO embeddings VALUES (?, ?)", rows)
         self._database.execute("COMMIT")
+
+    def items(self) -> Iterator[tuple[bytes, np.ndarray]]:
+        """Yield (digest, (E,) float32) of all frames that are known."""
+        for digest, vector in self._database.execute("SELECT digest, vector FROM embeddings"):
+            yield digest, np.frombuffer(vector, dtype="<f4", count=self._dim)
 
     def close(self) -> None:
         """Close the file."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +29,9 @@ class Camera:
         elevation: Angle above (positive: looking up) the horizontal, in degrees.
         azimuth: Direction of view around the vertical, in degrees; 180 looks along -x.
         track: Name of a body whose x and y the camera follows; empty for a camera that stays where it is.
+        fovy: Vertical field of view in degrees; None takes the model's.
+        mirrored: Whether left and right are exchanged.
+        without: Name of a body that is left out of the picture, with all that hangs on it; empty for none.
     """
 
     distance: float
@@ -34,6 +39,9 @@ class Camera:
     elevation: float
     azimuth: float
     track: str = ""
+    fovy: float | None = None
+    mirrored: bool = False
+    without: str = ""
 
 
 class MujocoFrames:
@@ -70,6 +78,7 @@ class MujocoFrames:
             raise no_opengl(f"{type(error).__name__}: {error}") from error
         self._model = model
         self._profile = profile
+        self._fovy = float(model.vis.global_.fovy)
 
     def render(self, data: mujoco.MjData, camera: Camera) -> np.ndarray:
         """Take a picture.
@@ -89,14 +98,36 @@ class MujocoFrames:
         view.lookat[:] = camera.lookat
         if camera.track:
             view.lookat[:2] += data.body(camera.track).xpos[:2]
+        self._model.vis.global_.fovy = self._fovy if camera.fovy is None else camera.fovy
         # Floors without end are centred on where the last picture was taken from; make that here.
         mujoco.mjv_updateCamera(self._model, data, view, self._renderer.scene)
-        self._renderer.update_scene(data, view)
+        with self._without(camera.without):
+            self._renderer.update_scene(data, view)
         if self._profile == "lean":
             flags = self._renderer.scene.flags
             flags[mujoco.mjtRndFlag.mjRND_SHADOW] = False
             flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = False
-        return self._renderer.render()
+        picture = self._renderer.render()
+        return np.ascontiguousarray(picture[:, ::-1]) if camera.mirrored else picture
+
+    @contextmanager
+    def _without(self, body: str) -> Iterator[None]:
+        """Make a body invisible, with all that hangs on it: MuJoCo leaves out what is wholly transparent."""
+        if not body:
+            yield
+            return
+        model = self._model
+        hidden = {model.body(body).id}
+        for child in range(model.nbody):  # in a model, parents come before their children
+            if model.body_parentid[child] in hidden:
+                hidden.add(child)
+        geoms = np.isin(model.geom_bodyid, list(hidden))
+        alpha = model.geom_rgba[geoms, 3].copy()
+        model.geom_rgba[geoms, 3] = 0.0
+        try:
+            yield
+        finally:
+            model.geom_rgba[geoms, 3] = alpha
 
     def close(self) -> None:
         """Free the OpenGL context."""

@@ -43,6 +43,19 @@ class CartPole(CartPoleEnv, EzPickle):
     metadata = {"render_modes": ["rgb_array"], "render_fps": 50}
     cameras = {"front": None}
     starts = ("upright", "hanging", "mixed")
+    # For reward programs, see vlmrl.envs.abstraction.
+    described_state = {
+        "x": ("m, position of the cart, -2.4 to 2.4, positive to the right", ()),
+        "speed": ("m/s, of the cart", ()),
+        "angle": ("rad, of the pole from vertically up, -pi to pi, positive to the right", ()),
+        "angular_speed": ("rad/s, of the pole", ()),
+    }
+    described_action = ("0 pushes the cart to the left, 1 to the right, with 10 N",)
+    described_dt = 0.02
+    described_notes = (
+        "A cart on a level track of 4.8 m, at whose ends it stops; a pole of 1 m on a hinge on the cart, free to swing "
+        "all the way round.",
+    )
 
     def __init__(
         self,

@@ -64,6 +64,7 @@ class Humanoid(MujocoScene, HumanoidEnv):
     """
 
     cameras = CAMERAS
+    described_notes = ("The robot faces the x axis as it starts, and its left is at positive y.",)
 
     def __init__(
         self,

@@ -7,23 +7,45 @@ for the rewards of its transitions at the last moment, and then they are filled 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from vlmrl.envs.shaping import PotentialShaping
 from vlmrl.episodes import EpisodeStore
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import RewardModel
-from vlmrl.rows import Row, RowKey
+from vlmrl.reward_models.base import RewardModel, is_batched, is_learned
+from vlmrl.rows import Row, RowKey, Rows
 from vlmrl.serving.scorer import Scorer, Ticket
 
 Between = Literal["hold", "interpolate"]
 Place = tuple[int, int]  # an episode: index of its environment, and its number there
 
 KEY_DTYPE = np.dtype([("env", np.int32), ("episode", np.int32), ("t", np.int32)])
+
+# Takes positions among the keys of a fill, (n,) int, and what is retained of their rows, in the form of `Rows.arrays`.
+Keep = Callable[[np.ndarray, Mapping[str, np.ndarray]], None]
+
+
+class RowListener(Protocol):
+    """Looks on as rows come in and as their rewards are filled in.
+
+    Attributes:
+        needs: Row fields that it reads beside those of the reward model.
+    """
+
+    @property
+    def needs(self) -> frozenset[str]: ...  # noqa: D102
+
+    def arrived(self, key: RowKey, row: Row) -> None:
+        """Take note of a row, its pictures as they were drawn; the reset's come too."""
+        ...
+
+    def filled(self, env: int, episode: int, rows: Rows) -> None:
+        """Take note of consecutive rows whose rewards are in, with the model's columns and `reward`."""
+        ...
 
 
 @dataclass
@@ -32,7 +54,9 @@ class RewardScale:
 
     CLIP's cosines live in a band a few hundredths wide. Dividing by the standard deviation of the first rewards (those
     of random actions, mostly) brings them to the size that default entropy and learning-rate settings expect. It is
-    never updated: a moving scale would give one transition different rewards at different times.
+    never updated: a moving scale would give one transition different rewards at different times. A reward model that
+    learns has one for each version: every transition that is kept is rewarded again, and those rewards fix the scale
+    that they and all to come have until the next version.
 
     Attributes:
         enabled: Whether to scale at all.
@@ -55,6 +79,10 @@ class RewardScale:
             spread = float(rewards.std())
             self.std = spread if spread > 1e-6 else 1.0  # a constant reward stays as it is
         return ((rewards - self.mean) / self.std).astype(np.float32)
+
+    def forget(self) -> None:
+        """Let the next rewards fix the scale again."""
+        self.mean = self.std = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +125,7 @@ class LazyRewards:
             interpolated rewards should be asked for `lag` steps later. Where the next frame has not come when they are
             asked for, at the end of a rollout or where an episode is cut, the last one is held.
         delay: Vector steps after which the scorer has surely had time to encode a frame; see `lag`.
+        listener: Is told of every row.
 
     Raises:
         UserError: The options contradict the model.
@@ -111,6 +140,7 @@ class LazyRewards:
         every: int = 1,
         between: Between = "hold",
         delay: int = 0,
+        listener: RowListener | None = None,
     ):
         if "embeddings" in model.needs and scorer is None:
             raise ValueError("A reward model that reads embeddings needs a scorer.")
@@ -127,7 +157,10 @@ class LazyRewards:
                 f"use_as=potential leaves the task as it is, and {type(model).__name__} would end its episodes. "
                 "Use reward.ends_episode=false or use_as=reward."
             )
+        if is_learned(model):
+            _check_learned(model, shaping, between == "interpolate" and every > 1)
         self.model = model
+        self.listener = listener
         self.scale = scale or RewardScale()
         self.shaping = shaping
         self._context: int = model.context
@@ -159,24 +192,36 @@ class LazyRewards:
         return self._delay + (self._every - 1 if self._interpolates else 0)
 
     @property
+    def needs(self) -> frozenset[str]:
+        """Row fields that environments must write."""
+        return self.model.needs | (self.listener.needs if self.listener is not None else frozenset())
+
+    @property
     def reads_reset(self) -> bool:
         """Whether the row of the reset is looked at."""
         return self._context > 0 or self.shaping is not None
 
     def observe(self, rows: Sequence[tuple[RowKey, Row]]) -> None:
-        """Take in rows, several environments' at once so that their frames travel together."""
+        """Take in rows, several environments' at once so that their frames travel together.
+
+        A row whose embeddings are known may come with these in place of its frames.
+        """
         encode = "embeddings" in self.model.needs
         claims: list[tuple[RowKey, str]] = []
         frames: list[np.ndarray] = []
         for key, row in rows:
+            if self.listener is not None:
+                self.listener.arrived(key, row)
+            if self._interpolates and (row.frames is not None or row.embeddings is not None):
+                self._drawn[key.env, key.episode].append(key.t)
             if encode and row.frames is not None:
-                if self._interpolates:
-                    self._drawn[key.env, key.episode].append(key.t)
                 for camera, frame in row.frames.items():
                     claims.append((key, camera))
                     frames.append(frame)
-                if "frames" not in self.model.needs:
-                    row = replace(row, frames=None)
+            if row.frames is not None and "frames" not in self.model.needs:
+                row = replace(row, frames=None)
+            if is_learned(self.model):
+                row = self.model.prepare(row)
             if row.terminated or row.truncated:
                 self._last[key.env, key.episode] = key.t
             if key.t > 0 or self.reads_reset:
@@ -186,11 +231,12 @@ class LazyRewards:
             for (key, camera), ticket in zip(claims, self._scorer.submit(frames), strict=True):
                 self._tickets.setdefault(key, {})[camera] = ticket
 
-    def fill(self, keys: np.ndarray) -> np.ndarray:
+    def fill(self, keys: np.ndarray, keep: Keep | None = None) -> np.ndarray:
         """Compute rewards, waiting for embeddings that are still on their way.
 
         Args:
             keys: (n,) of `KEY_DTYPE`; within an episode they continue where the last call stopped.
+            keep: Is given what a model that learns retains of each row, for `again`.
 
         Returns:
             (n,) float32, as the learner sees them.
@@ -207,14 +253,34 @@ class LazyRewards:
         self._collect(steps)
         raw = np.empty(len(keys), dtype=np.float32)
         unshaped: dict[Place, _Unshaped] = {}
-        for place, where in order.items():
-            raw[where], unshaped[place] = self._fill_episode(place, steps[place])
+        looked_at = {place: self._rows(place, steps[place]) for place in order}
+        for (place, where), rewards in zip(order.items(), self._ask(list(looked_at.values())), strict=True):
+            raw[where], rows, unshaped[place] = self._fill_episode(place, steps[place], looked_at[place], rewards)
+            if keep is not None and self.model.retains:
+                keep(np.array(where), rows.arrays(self.model.retains))
         scaled = self.scale(raw)
         if self.shaping is None:
             return scaled
         for place, where in order.items():
             scaled[where] = self._shape(place, unshaped[place], scaled[where])
         return scaled
+
+    def again(self, retained: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Reward rows that were rewarded before, as the model now does.
+
+        Args:
+            retained: What `fill` gave to `keep`, of n rows.
+
+        Returns:
+            (n,) float32, not scaled.
+
+        Raises:
+            FloatingPointError: The model gave a reward that is not finite.
+        """
+        rewards = np.asarray(self.model(Rows.from_arrays(retained)), dtype=np.float32)
+        if not np.isfinite(rewards).all():
+            raise FloatingPointError(f"{type(self.model).__name__} gave rewards that are not finite.")
+        return rewards
 
     def cut(self, key: RowKey) -> None:
         """Take note that an episode was left at this row, before its end; its return is not reported."""
@@ -243,6 +309,11 @@ class LazyRewards:
         """Take over what `state_dict` returned."""
         self.scale.mean, self.scale.std = state["mean"], state["std"]
         self._finished = list(state["finished"])
+
+    def pop_model_stats(self) -> dict[str, float]:
+        """Return what the reward model says of its rewards since the last call; empty where it says nothing."""
+        pop = getattr(self.model, "pop_stats", None)
+        return pop() if pop is not None else {}
 
     def pop_scorer_stats(self) -> dict[str, float]:
         """Return what the scorer did since the last call; see `BatchingScorer.pop_stats`. Empty without one."""
@@ -300,8 +371,8 @@ class LazyRewards:
         """Time step of the next drawn frame from `t` on, if it is there and is looked at; else `t`."""
         return next((drawn for drawn in self._drawn.get(place, ()) if drawn >= t), t)
 
-    def _fill_episode(self, place: Place, steps: list[int]) -> tuple[np.ndarray, _Unshaped]:
-        """Compute the model's rewards of consecutive steps, (n,) float32, and what shaping wants to know of them."""
+    def _rows(self, place: Place, steps: list[int]) -> Rows:
+        """Return the rows that the rewards of consecutive steps look at."""
         env, episode = place
         expected = self._next[place]
         if steps != list(range(expected, expected + len(steps))):
@@ -311,17 +382,40 @@ class LazyRewards:
         first, last = self._first(steps), self._look_ahead(place, steps[-1])
         if "embeddings" in self.model.needs:
             self._hold(place, first, last)
-        fields = self.model.needs if self.shaping is None else self.model.needs | {"reward", "terminated"}
-        rows = self._store.rows(env, episode, first, last, fields)
-        rewards = np.asarray(self.model(rows), dtype=np.float32)
+        fields = self.model.needs
+        if self.shaping is not None:
+            fields = fields | {"reward", "terminated"}
+        if self.listener is not None:
+            fields = fields | {"reward"}
+        return self._store.rows(env, episode, first, last, fields)
+
+    def _ask(self, parts: list[Rows]) -> list[np.ndarray]:
+        """Have the model reward rows of several episodes, in one call where it takes them so."""
+        if is_batched(self.model):
+            return self.model.reward_all(parts)
+        return [self.model(rows) for rows in parts]
+
+    def _fill_episode(
+        self, place: Place, steps: list[int], rows: Rows, rewards: np.ndarray
+    ) -> tuple[np.ndarray, Rows, _Unshaped]:
+        """Check the model's rewards of the rows of consecutive steps, and make of them what is asked for.
+
+        Returns:
+            Rewards of the steps, (n,) float32, their n rows, and what shaping wants to know of them.
+        """
+        env, episode = place
+        first = int(rows.t[0])
+        rewards = np.asarray(rewards, dtype=np.float32)
         if rewards.shape != (len(rows),):
             raise ValueError(f"{type(self.model).__name__} gave shape {rewards.shape} for {len(rows)} rows.")
         # With a context, the first entries know too little; at the start of an episode they know all there is.
         start = first if first == 0 and self.shaping is not None else steps[0]
         if not np.isfinite(rewards[start - first :]).all():
             bad = start + int(np.flatnonzero(~np.isfinite(rewards[start - first :]))[0])
+            words = getattr(self.model, "words", None)  # not every model is told any
+            asked = f" for {list(words.goal)}" if words is not None else ""
             raise FloatingPointError(
-                f"{type(self.model).__name__} gave {rewards[bad - first]} "
+                f"{type(self.model).__name__} gave {rewards[bad - first]}{asked} "
                 f"at environment {env}, episode {episode}, t = {bad}."
             )
         if self._interpolates:
@@ -338,9 +432,12 @@ class LazyRewards:
                 start=float(rewards[0]) if steps[0] == 1 else None,
                 before=self._potential.pop(place, None),
             )
+        own_rows = rows.part(steps[0], steps[-1])
+        if self.listener is not None:
+            self.listener.filled(env, episode, own_rows)
         if self._last.get(place) == steps[-1]:
             self._finish(place)
-        return rewards[own], unshaped
+        return rewards[own], own_rows, unshaped
 
     def _interpolate(self, place: Place, first: int, rewards: np.ndarray, last: int) -> np.ndarray:
         """Give rows between two drawn frames a reward on the line between theirs; after the newest one it is held.
@@ -392,3 +489,23 @@ class LazyRewards:
             self._cut.remove(place)
         else:
             self._finished.append(total)
+
+
+def _check_learned(model: RewardModel, shaping: PotentialShaping | None, interpolates: bool) -> None:
+    """Refuse what cannot be rewarded again, transition by transition.
+
+    Raises:
+        UserError: The options contradict the model.
+    """
+    if model.context != 0:
+        raise ValueError(f"{type(model).__name__} learns, and looks at more than one row: its context must be 0.")
+    if shaping is not None:
+        raise UserError(
+            f"use_as=potential leaves what is optimal as it is only while the potential stays the same, and "
+            f"{type(model).__name__} changes as it learns. Use use_as=reward."
+        )
+    if interpolates:
+        raise UserError(
+            f"{type(model).__name__} learns, so every step is rewarded again by its own picture; between=interpolate "
+            "would reward some by their neighbours'. Use between=hold."
+        )

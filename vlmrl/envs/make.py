@@ -13,6 +13,7 @@ import gymnasium as gym
 import numpy as np
 
 import vlmrl  # noqa: F401  (registers the suite's environments, in worker processes too)
+from vlmrl.envs.frame_ring import FrameRing
 from vlmrl.envs.lazy_rewards import LazyRewards
 from vlmrl.envs.resized_frames import ResizedFrames
 from vlmrl.envs.row_writer import RowWriter
@@ -52,6 +53,7 @@ def make_env(
     at_reset: bool = True,
     monitor: str | None = None,
     render: bool = False,
+    ring: FrameRing | None = None,
 ) -> gym.Env:
     """Build one environment.
 
@@ -63,6 +65,7 @@ def make_env(
         at_reset: Whether the reset row carries fields too.
         monitor: Path of a monitor file without its ending, or None.
         render: Whether `render()` gives pictures even if no field needs them.
+        ring: Memory that rows' pictures are put into, where another process reads them.
     """
     from vlmrl.envs.episode_ends import EndableMonitor
 
@@ -97,7 +100,7 @@ def make_env(
         halved = gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
         env = gym.wrappers.TransformObservation(env, _to_float32, halved)
     env = EndableMonitor(TaskReward(env, settings.task), monitor)
-    return RowWriter(env, fields, settings.task.cameras, at_reset, settings.score_every) if fields else env
+    return RowWriter(env, fields, settings.task.cameras, at_reset, settings.score_every, ring) if fields else env
 
 
 def _to_float32(observation: np.ndarray) -> np.ndarray:
@@ -133,25 +136,30 @@ def make_vec_env(
 
     from vlmrl.envs.reward_vec_env import RewardVecEnv
 
-    needs = rewards.model.needs
+    needs = rewards.needs
     at_reset = rewards.reads_reset
+
+    apart = n_envs > 1 and bool(needs & {"frames", "embeddings"})
+    size = (len(settings.task.cameras), settings.height, settings.width)
+    rings = [FrameRing(*size) for _ in range(n_envs)] if apart else []
 
     def factory(i: int) -> Callable[[], gym.Env]:
         monitor = str(monitor_dir / str(i)) if monitor_dir is not None else None
+        ring = rings[i] if apart else None
 
         def make() -> gym.Env:
             if multiprocessing.parent_process() is not None:
                 # Ctrl-C in a terminal reaches every process: the main one ends the run, workers step on until then.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-            return SeededEpisodes(make_env(settings, needs, at_reset, monitor), seed, i)
+            return SeededEpisodes(make_env(settings, needs, at_reset, monitor, ring=ring), seed, i)
 
         return make
 
     factories = [factory(i) for i in range(n_envs)]
-    if n_envs > 1 and needs & {"frames", "embeddings"}:
+    if apart:
         # Workers fork from a clean server that has torch loaded but no OpenGL context and no thread of its own.
         multiprocessing.set_forkserver_preload(["torch", "stable_baselines3", "vlmrl.envs.make"])
         venv: VecEnv = SubprocVecEnv(factories, start_method="forkserver")
     else:
         venv = DummyVecEnv(factories)
-    return RewardVecEnv(venv, rewards, wait, end_episodes)
+    return RewardVecEnv(venv, rewards, wait, end_episodes, rings)

@@ -45,6 +45,18 @@ class MountainCar(Continuous_MountainCarEnv, EzPickle):
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 30}
     cameras = {"front": None}
+    # For reward programs, see vlmrl.envs.abstraction.
+    described_state = {
+        "x": ("m, position along the track, -1.2 to 0.6", ()),
+        "speed": ("m a step, -0.07 to 0.07", ()),
+    }
+    described_action = ("push along the track, -1 to 1",)
+    described_notes = (
+        "A car in a valley whose height at x is 0.45 sin(3 x) + 0.55 m: the lowest point is at x = -0.52, the peak on "
+        "the right at x = 0.52, the yellow flag at x = 0.45.",
+        "Its engine is too weak to drive up the slope from rest: it has to gain speed by going to and fro.",
+        "An episode starts at rest in the valley.",
+    )
 
     def __init__(
         self,

@@ -6,11 +6,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vlmrl.envs.cameras import PROFILES, Camera, MujocoFrames
+from vlmrl.envs.cameras import PROFILES, Camera, MujocoFrames, RenderProfile
 from vlmrl.errors import unknown
 
 STARTS = ("standing", "fallen", "mixed")
 SETTLE = 1.0  # s that a fallen body is given to come to rest
+OLDER_MUJOCO = (  # for `vlmrl.errors.require`
+    "It needs an older MuJoCo than the suite is pinned to, so give it an environment of its own: make setup-metaworld "
+    "makes .venv-metaworld, which has it"
+)
 
 
 class MujocoScene:
@@ -21,6 +25,7 @@ class MujocoScene:
     """
 
     cameras: ClassVar[dict[str, Camera]]
+    profiles: ClassVar[tuple[RenderProfile, ...]] = PROFILES
     starts: ClassVar[tuple[str, ...]] = STARTS
     model: Any
     data: Any
@@ -40,8 +45,8 @@ class MujocoScene:
         """
         if camera not in self.cameras:
             raise unknown("camera", camera, self.cameras)
-        if profile not in PROFILES:
-            raise unknown("render profile", profile, PROFILES)
+        if profile not in self.profiles:
+            raise unknown("render profile", profile, self.profiles)
         if self._frames is not None:
             self._frames.close()
         self._frames = None

@@ -9,6 +9,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
+from vlmrl.envs.frame_ring import FrameRing
 from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
 from vlmrl.envs.row_writer import ROW
 from vlmrl.envs.seeded_episodes import SeededEpisodes
@@ -31,14 +32,23 @@ class RewardVecEnv(VecEnvWrapper):
         end_episodes: Whether a model that ends episodes does so: the step becomes one that terminated, `dones` and
             `infos` say so, and the environment is reset. Without it the model only rewards, as is wanted where
             policies are measured on episodes of full length.
+        rings: Where the environments' processes put their pictures, one each; empty where the rows hold them.
 
     Attributes:
         keys: (n_envs,) of `KEY_DTYPE`, the rows that the last step arrived at.
         rewards: The same `LazyRewards`.
     """
 
-    def __init__(self, venv: VecEnv, rewards: LazyRewards, wait: bool = False, end_episodes: bool = True):
+    def __init__(
+        self,
+        venv: VecEnv,
+        rewards: LazyRewards,
+        wait: bool = False,
+        end_episodes: bool = True,
+        rings: Sequence[FrameRing] = (),
+    ):
         super().__init__(venv)
+        self._rings = rings
         self._ends = rewards.model.requires_sync and end_episodes
         if self._ends and not wait:
             raise ValueError(
@@ -71,7 +81,7 @@ class RewardVecEnv(VecEnvWrapper):
         observations, _, dones, infos = self.venv.step_wait()
         self._time["t"] += 1
         self.keys = self._time.copy()
-        rows = [(self._place(i), info.pop(ROW)) for i, info in enumerate(infos)]
+        rows = [(self._place(i), self._whole(i, info.pop(ROW))) for i, info in enumerate(infos)]
         for i in np.flatnonzero(dones):
             self._time[i]["episode"] += 1
             self._time[i]["t"] = 0
@@ -156,7 +166,11 @@ class RewardVecEnv(VecEnvWrapper):
         self._running = False
 
     def _reset_row(self, i: int) -> tuple[RowKey, Row]:
-        return self._place(i), self.venv.reset_infos[i].pop(ROW)
+        return self._place(i), self._whole(i, self.venv.reset_infos[i].pop(ROW))
+
+    def _whole(self, i: int, row: Row) -> Row:
+        """Return a row of an environment with its pictures."""
+        return self._rings[i].take(row) if self._rings else row
 
 
 def _at(observations: Any, i: int) -> Any:

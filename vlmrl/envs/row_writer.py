@@ -8,6 +8,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from vlmrl.envs.abstraction import StateReader
+from vlmrl.envs.frame_ring import FrameRing
 from vlmrl.errors import UserError, unknown
 from vlmrl.rows import FIELDS, Row
 
@@ -26,6 +28,7 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
         cameras: Cameras to look through; environments without named cameras have the one of their `render()`.
         at_reset: Whether the reset row carries fields too; a reward that looks at no earlier row never reads them.
         every: Draw a frame at every so many steps only: at t = 1, 1 + every, ..., and at an episode's last step.
+        ring: Memory that pictures are put into, where another process reads the rows.
 
     Raises:
         UserError: A field that this environment cannot give, or a camera that it does not have.
@@ -38,6 +41,7 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
         cameras: Iterable[str] = ("front",),
         at_reset: bool = True,
         every: int = 1,
+        ring: FrameRing | None = None,
     ):
         fields, cameras = frozenset(fields), tuple(cameras)
         gym.utils.RecordConstructorArgs.__init__(self, fields=fields, cameras=cameras, at_reset=at_reset, every=every)
@@ -45,6 +49,7 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
         for field in fields - FIELDS:
             raise unknown("row field", field, FIELDS)
         self._fields, self._cameras, self._at_reset, self._every = fields, cameras, at_reset, every
+        self._ring = ring
         self._t = 0
         self._frames = bool(fields & {"frames", "embeddings"})
         if self._frames and env.render_mode != "rgb_array":
@@ -66,6 +71,7 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
             raise UserError(
                 f"This reward reads simulator state, which {env.unwrapped} does not offer (simulator_state())."
             )
+        self._quantities = StateReader(env) if "quantities" in fields else None
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset, and write row 0."""
@@ -81,6 +87,7 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
         row = self._write(observation, info, draw=(self._t - 1) % self._every == 0 or terminated or truncated)
         row.action = np.asarray(action) if "action" in self._fields else None
         row.reward = float(reward)
+        row.native_reward = float(info.get("original_reward", reward))
         row.terminated, row.truncated = bool(terminated), bool(truncated)
         row.success = info.get("predicate")
         info[ROW] = row
@@ -90,10 +97,14 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
         row = Row()
         if self._frames and draw:
             row.frames = look(self.env, self._cameras)
+            if self._ring is not None:
+                self._ring.put(row)
         if "observation" in self._fields:
             row.observation = observation
         if "state" in self._fields:
             row.state = self.env.unwrapped.simulator_state()  # type: ignore[attr-defined]
+        if self._quantities is not None:
+            row.quantities = self._quantities()
         if "text" in self._fields:
             row.text = str(info.get("text", ""))
         return row

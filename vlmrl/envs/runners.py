@@ -32,6 +32,7 @@ class Runner(MujocoScene):
     """
 
     FEET: ClassVar[tuple[str, ...]]  # geoms
+    described_notes = ("Forward is along the x axis.",)
     DEFAULTS: ClassVar[dict[str, Any]] = {}  # arguments of Gymnasium's class where ours differs from it
 
     def __init__(

@@ -9,5 +9,9 @@ REWARDS = Registry(
         "clip": "vlmrl.reward_models.clip:ClipConfig",
         "clip_contrastive": "vlmrl.reward_models.clip_contrastive:ClipContrastiveConfig",
         "ground_truth": "vlmrl.reward_models.ground_truth:GroundTruthConfig",
+        "liv": "vlmrl.reward_models.liv:LivRewardConfig",
+        "perceptual": "vlmrl.reward_models.perceptual:PerceptualConfig",
+        "text2reward": "vlmrl.reward_models.text2reward:Text2RewardConfig",
+        "vlm_preference": "vlmrl.reward_models.vlm_preference:VlmPreferenceConfig",
     },
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from pathlib import Path
+from typing import Literal, Protocol, TypeGuard, get_args
 
 import numpy as np
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.errors import UserError, unknown
-from vlmrl.rows import Rows
+from vlmrl.rows import Row, Rows
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,58 @@ class RewardModel(Protocol):
             less context than they look at, unless they are the first of the episode.
         """
         ...
+
+
+class LearnedRewardModel(RewardModel, Protocol):
+    """A reward model that is trained while its rewards are used; its `retains` is not empty.
+
+    What it retains is kept beside each transition in the form of `Rows.arrays`, and is all that it needs to reward the
+    transition again once it has a new version. It looks at single rows: its `context` is 0.
+
+    Attributes:
+        version: How often it was trained; 0 is a model that knows nothing yet.
+    """
+
+    @property
+    def version(self) -> int: ...  # noqa: D102
+
+    def to(self, device: str) -> object:
+        """Move what is trained to a torch device."""
+        ...
+
+    def prepare(self, row: Row) -> Row:
+        """Return a row as it is to be kept until its reward is asked for, its pictures no larger than need be."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write what was learned, so that `load` of another model with the same settings can read it."""
+        ...
+
+    def load(self, path: Path) -> object:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: There is no such file, or it is none of these.
+        """
+        ...
+
+
+def is_learned(model: RewardModel) -> TypeGuard[LearnedRewardModel]:
+    """Return whether a model is trained while its rewards are used."""
+    return bool(model.retains)
+
+
+class BatchedRewardModel(RewardModel, Protocol):
+    """A reward model for which one large call is cheaper than several small ones; its `context` is 0."""
+
+    def reward_all(self, parts: Sequence[Rows]) -> list[np.ndarray]:
+        """Reward rows of several episodes, each as `__call__` would: for each part (n,) float32."""
+        ...
+
+
+def is_batched(model: RewardModel) -> TypeGuard[BatchedRewardModel]:
+    """Return whether a model takes rows of several episodes in one call."""
+    return hasattr(model, "reward_all")
 
 
 class EpisodeEndingModel(RewardModel, Protocol):

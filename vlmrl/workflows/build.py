@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
 
 from vlmrl.encoders.base import Encoder
-from vlmrl.envs.lazy_rewards import Between, LazyRewards, RewardScale
+from vlmrl.envs.lazy_rewards import Between, LazyRewards, RewardScale, RowListener
 from vlmrl.envs.make import EnvSettings
+from vlmrl.envs.program_scene import ProgramScene
 from vlmrl.envs.shaping import PotentialShaping
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import RewardModel
+from vlmrl.judges.desk import Desk
+from vlmrl.reward_models.base import RewardModel, is_learned
 from vlmrl.serving.settings import Service
-from vlmrl.workflows.config.scene import SceneConfig
+from vlmrl.workflows.config.scene import NO_ENV, Choice, SceneConfig
+
+S = TypeVar("S", bound=SceneConfig)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,11 @@ class Parts:
     between: Between = "hold"
 
     def rewards(
-        self, scale: RewardScale | None = None, shaping: PotentialShaping | None = None, n_envs: int | None = None
+        self,
+        scale: RewardScale | None = None,
+        shaping: PotentialShaping | None = None,
+        n_envs: int | None = None,
+        listener: RowListener | None = None,
     ) -> LazyRewards:
         """Make a source of rewards with a scorer of its own; all of them share one encoder.
 
@@ -42,31 +53,38 @@ class Parts:
             shaping: See `LazyRewards`.
             n_envs: Environments of a learner that may leave its newest steps alone until their rewards are there; None
                 where each step waits for its reward.
+            listener: See `LazyRewards`.
         """
         every, lag = self.env.score_every, 0
         if self.service is None:
-            return LazyRewards(self.model, None, scale, shaping, every, self.between)
+            return LazyRewards(self.model, None, scale, shaping, every, self.between, listener=listener)
         if n_envs is not None:
             lag = self.service.lag(n_envs * len(self.env.task.cameras) / every)
-        return LazyRewards(self.model, self.service.scorer(), scale, shaping, every, self.between, lag)
+        return LazyRewards(self.model, self.service.scorer(), scale, shaping, every, self.between, lag, listener)
 
     def close(self) -> None:
-        """Stop the encoder, wherever it runs."""
+        """Stop the encoder, wherever it runs, and what the reward model may have started."""
         if self.service is not None:
             self.service.close()
+        close = getattr(self.model, "close", None)
+        if close is not None:
+            close()
 
 
-def build_parts(settings: SceneConfig, device: str) -> Parts:
+def build_parts(settings: SceneConfig, device: str, with_encoder: bool = False) -> Parts:
     """Load the encoder if the reward needs one, make the reward model, and say which environment to build.
 
     Args:
         settings: Settings of a run.
         device: "cpu", "cuda" or "cuda:<n>".
+        with_encoder: Load the encoder also where the reward does not need it, for somebody who looks at its pictures.
 
     Raises:
         UserError: What is wrong with weights, words or environment.
     """
-    needed = settings.reward.config.uses_encoder
+    if settings.env.name == NO_ENV:
+        raise UserError("env=none names no environment, so nothing can act. Name the one that is meant: env=<name>.")
+    needed = settings.reward.config.uses_encoder or with_encoder
     service = settings.scorer.config.build(settings.encoder.config, device) if needed else None
     encoder = service.encoder if service is not None else None
     if encoder is not None:
@@ -82,8 +100,37 @@ def build_parts(settings: SceneConfig, device: str) -> Parts:
         max_episode_steps=settings.env.max_episode_steps,
         kwargs=settings.env.kwargs,
     )
-    model = settings.reward.config.build(settings.words, encoder)
+    # A reward that is a program is written for an environment and tried on its states.
+    uses_scene = getattr(settings.reward.config, "uses_scene", False)
+    scene = {"scene": ProgramScene(env, open_desk(settings, device))} if uses_scene else {}
+    model = settings.reward.config.build(settings.words, encoder, **scene)
+    if is_learned(model):
+        model.to(device)
     return Parts(env, encoder, model, service, settings.between)
+
+
+def settled(settings: S, model: RewardModel) -> S:
+    """Return settings with which the same reward model is built again: what it has found out stands in them."""
+    config = getattr(model, "config", None)
+    if not getattr(settings.reward.config, "uses_scene", False):
+        return settings
+    return replace(settings, reward=Choice(settings.reward.name, config))
+
+
+def open_desk(settings: SceneConfig, device: str, store: Path | None = None) -> Callable[[], Desk] | None:
+    """Return what opens the desk of the command's judge; None where it has no judge.
+
+    Args:
+        settings: Settings of a run.
+        device: Where a judge runs that is a model here.
+        store: Answer store; None takes one that all runs of a folder share, because the run's own folder is made when
+            all is known to be right.
+    """
+    judge, run_dir = getattr(settings, "judge", None), getattr(settings, "run_dir", None)
+    if judge is None or run_dir is None:
+        return None
+    place = store or Path(run_dir).parent.parent / "answers.sqlite"
+    return lambda: judge.config.open_desk(None, device, place)
 
 
 def resolve_device(device: str) -> str:

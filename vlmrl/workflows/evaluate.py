@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
-import string
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from vlmrl.envs.make import EnvSettings, make_env
 from vlmrl.errors import UserError
+from vlmrl.reward_models.base import is_learned
 from vlmrl.workflows.build import Parts, build_parts, resolve_device
 from vlmrl.workflows.config.evaluate import EvaluateConfig
 from vlmrl.workflows.config.train import TrainConfig, train_settings
+from vlmrl.workflows.evaluate_trials import print_comparison
 from vlmrl.workflows.policies import as_policy, open_policy
-from vlmrl.workflows.report import make_console, results_table, shown
+from vlmrl.workflows.report import letters, make_console, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, measure, record_grid
 from vlmrl.workflows.run_folder import RunFolder, create, find
+from vlmrl.workflows.trials import Trial, Trials, as_trials
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,12 @@ def evaluate(settings: EvaluateConfig, policies: Mapping[str, Any] | None = None
         )
     for parts in {id(contender.parts): contender.parts for contender in contenders}.values():
         parts.close()
-    _report(console, settings, folder, results)
+    _report(console, settings, folder, results, {contender.name: contender.parts for contender in contenders})
     if settings.video:
         clip = Path(settings.video_dir) / f"evaluate_{folder.path.name}.mp4"
         columns = {
             letter: (contender.policy, contender.parts.env)
-            for letter, contender in zip(_letters(), contenders, strict=False)
+            for letter, contender in zip(letters(), contenders, strict=False)
         }
         with console.status("Filming…"):
             record_grid(columns, clip, min(settings.video_episodes, settings.episodes), settings.seed)
@@ -144,27 +147,74 @@ def open_run(folder: RunFolder, device: str) -> tuple[TrainConfig, Parts, BaseAl
             f"The run '{folder.path}' holds no {folder.model.name}: it has not ended yet, or it failed. "
             f"Its log is {folder.path / 'progress.csv'}."
         )
-    return settings, build_parts(settings, device), settings.agent.config.algorithm().load(folder.model, device=device)
+    parts = build_parts(settings, device)
+    if is_learned(parts.model) and folder.reward_model.is_file():  # it may never have been trained
+        parts.model.load(folder.reward_model)
+    return settings, parts, settings.agent.config.algorithm().load(folder.model, device=device)
 
 
-def _report(console: Console, settings: EvaluateConfig, folder: RunFolder, results: dict[str, Episodes]) -> None:
-    """Print the table and write `result.json`."""
+def _report(
+    console: Console,
+    settings: EvaluateConfig,
+    folder: RunFolder,
+    results: dict[str, Episodes],
+    parts: Mapping[str, Parts],
+) -> None:
+    """Print tables and verdicts, and write `result.json` and `episodes.csv`."""
     summaries = {name: episodes.summary() for name, episodes in results.items()}
-    folder.result.write_text(json.dumps(summaries, indent=2) + "\n")
     # Paths are too long for a table: letters stand for them, here and in the film.
-    letters = dict(zip(summaries, _letters(), strict=False))
-    for name, letter in letters.items():
+    named = dict(zip(summaries, letters(), strict=False))
+    for name, letter in named.items():
         console.print(f"{letter}: {name}", soft_wrap=True, highlight=False)
     console.print(
         results_table(
-            {letters[name]: summary for name, summary in summaries.items()},
+            {named[name]: summary for name, summary in summaries.items()},
             f"{settings.episodes} episodes each from seed {settings.seed}, mean and 95 % interval",
         )
     )
+    first = next(iter(results))
+    trials = {
+        name: _as_trials(name, episodes)
+        for name, episodes in results.items()
+        if episodes.success and _what_is_measured(parts[name].env) == _what_is_measured(parts[first].env)
+    }
+    if first in trials:
+        print_comparison(console, settings, folder, trials, named)
+    folder.result.write_text(json.dumps(summaries, indent=2) + "\n")
+    _write_episodes(folder.path / "episodes.csv", results, parts)
 
 
-def _letters() -> Iterable[str]:
-    """Yield a, b, ..., z, aa, bb, ..."""
-    for repeats in itertools.count(1):
-        for letter in string.ascii_lowercase:
-            yield letter * repeats
+def _what_is_measured(settings: EnvSettings) -> tuple[Any, ...]:
+    """Return what must be equal for success to mean the same."""
+    task = settings.task
+    return settings.id, task.name, task.rule, task.fraction, task.start, settings.max_episode_steps, settings.kwargs
+
+
+def _as_trials(name: str, episodes: Episodes) -> Trials:
+    return as_trials(
+        [
+            Trial(name, "", str(origin), float(success), score=fraction)
+            for origin, success, fraction in zip(episodes.origin, episodes.success, episodes.fraction, strict=True)
+        ]
+    )
+
+
+def _write_episodes(path: Path, results: Mapping[str, Episodes], parts: Mapping[str, Parts]) -> None:
+    """Write every episode into a table that `trials=` reads."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("policy", "task", "seed", "success", "score", "truth", "model_reward", "length"))
+        for name, episodes in results.items():
+            for i, origin in enumerate(episodes.origin):
+                known = (bool(episodes.success[i]), episodes.fraction[i]) if episodes.success else ("", "")
+                table.writerow(
+                    (
+                        name,
+                        parts[name].env.task.name,
+                        origin,
+                        *known,
+                        episodes.truth[i],
+                        episodes.model_reward[i],
+                        episodes.length[i],
+                    )
+                )

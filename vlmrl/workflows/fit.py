@@ -1,4 +1,4 @@
-"""Train an encoder by the recipe that belongs to it."""
+"""Train an encoder, or what a reward is made of, by the recipe that belongs to it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from vlmrl.workflows.build import resolve_device
 from vlmrl.workflows.config.fit import FitConfig
 
 # Each entry takes the recipe that `vlmrl.workflows.config.fit.RECIPES` lists under the same name, and returns a report.
-FITS = Registry("fit", {"mini": "vlmrl.workflows.mini.fit:fit"})
+FITS = Registry(
+    "fit",
+    {
+        "liv": "vlmrl.workflows.liv.fit:fit",
+        "mini": "vlmrl.workflows.mini.fit:fit",
+        "perceptual": "vlmrl.workflows.perceptual:fit",
+    },
+)
 
 
 def fit(settings: FitConfig) -> dict[str, Any]:
-    """Train an encoder.
+    """Train an encoder, or what a reward is made of.
 
     Args:
         settings: Which one, how and where.
@@ -26,5 +33,5 @@ def fit(settings: FitConfig) -> dict[str, Any]:
         UserError: A setting of the recipe is wrong.
     """
     recipe = replace(settings.recipe, device=resolve_device(settings.device))
-    report: dict[str, Any] = FITS.load(settings.encoder)(recipe)
+    report: dict[str, Any] = FITS.load(settings.recipe_name)(recipe)
     return report

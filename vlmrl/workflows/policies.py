@@ -11,7 +11,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.policies import BasePolicy
 
 from vlmrl.agents import reference_policies
 from vlmrl.errors import UserError, unknown
@@ -22,12 +21,14 @@ from vlmrl.workflows.rollouts import Policy, RandomPolicy
 ALGORITHMS = Registry(
     "algorithm",
     {name: f"stable_baselines3:{name.upper()}" for name in ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")}
-    | {"crossq": "sb3_contrib:CrossQ"},
+    | {"crossq": "sb3_contrib:CrossQ", "iql": "vlmrl.agents.offline.iql:IQL", "bc": "vlmrl.agents.offline.bc:BC"},
 )
 # Where Stable-Baselines3 and SB3-Contrib define the policy classes that one algorithm alone has. TD3's are DDPG's too,
 # which acts in the same way.
 POLICY_MODULES = {f"stable_baselines3.{name}.policies": name for name in ("dqn", "sac", "td3")} | {
-    "sb3_contrib.crossq.policies": "crossq"
+    "sb3_contrib.crossq.policies": "crossq",
+    "vlmrl.agents.offline.policies": "iql",
+    "vlmrl.agents.offline.bc": "bc",
 }
 SHARED_MODULE = "stable_baselines3.common.policies"  # of PPO and A2C
 
@@ -133,11 +134,11 @@ def open_policy(
         return ZeroPolicy(action_space)
     if name == "reference":
         reference = reference_policies.find(env, task).load(device)
-        _check_spaces(name, reference, observation_space, action_space)
+        check_spaces(f"policy={name}", reference, observation_space, action_space)
         return reference
     if name.endswith(".zip") or Path(name).is_file():
         model = load_zip(Path(name), algorithm, device)
-        _check_spaces(name, model, observation_space, action_space)
+        check_spaces(f"policy={name}", model, observation_space, action_space)
         return model
     if ":" in name:
         return as_policy(name, _load_attribute(name, "policy"), action_space)
@@ -226,17 +227,21 @@ def _load_attribute(name: str, key: str) -> Any:
     return getattr(loaded, attribute)
 
 
-def _check_spaces(
-    name: str, model: BaseAlgorithm | BasePolicy, observation_space: gym.Space, action_space: gym.Space
-) -> None:
-    """Refuse a policy that was trained to see or do something else; number types do not matter.
+def check_spaces(name: str, made_for: Any, observation_space: gym.Space, action_space: gym.Space) -> None:
+    """Refuse a policy, or recordings, of something else than this environment; number types do not matter.
+
+    Args:
+        name: What it is called on the command line, "policy=<path>".
+        made_for: Has an `observation_space` and an `action_space`.
+        observation_space: Of the environment.
+        action_space: Of the environment.
 
     Raises:
         UserError: Shapes, kinds or bounds of actions differ.
     """
     for what, own, wanted in (
-        ("sees", model.observation_space, observation_space),
-        ("acts in", model.action_space, action_space),
+        ("sees", made_for.observation_space, observation_space),
+        ("acts in", made_for.action_space, action_space),
     ):
         fits = type(own) is type(wanted) and own.shape == wanted.shape
         if isinstance(own, gym.spaces.Discrete) and isinstance(wanted, gym.spaces.Discrete):
@@ -247,7 +252,7 @@ def _check_spaces(
             fits = own == wanted
         if not fits:
             raise UserError(
-                f"policy={name} {what} {_described(own)}, and this environment has {_described(wanted)}: it was "
+                f"{name} {what} {_described(own)}, and this environment has {_described(wanted)}: it was "
                 "trained in another one. See env= and env.kwargs."
             )
 

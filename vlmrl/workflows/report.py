@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import string
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +62,10 @@ def python_command() -> str:
     return (
         "python" if found and Path(found).absolute() == Path(sys.executable).absolute() else shown(Path(sys.executable))
     )
+
+
+def letters() -> Iterator[str]:
+    """Yield a, b, ..., z, aa, bb, ..., which stand for names that are too long for a table."""
+    for repeats in itertools.count(1):
+        for letter in string.ascii_lowercase:
+            yield letter * repeats

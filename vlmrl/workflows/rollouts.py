@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vlmrl.envs.make import EnvSettings, make_env, make_vec_env
-from vlmrl.stats import bootstrap_mean, wilson
+from vlmrl.stats import bootstrap_mean, clopper_pearson, interquartile_mean, interquartile_mean_interval, wilson
 from vlmrl.workflows.build import Parts
 
 
@@ -57,6 +57,8 @@ class Episodes:
         success: (n,) bool; empty without a predicate.
         length: (n,) steps.
         start: (n,) how each episode started, such as "fallen"; empty where the environment does not say.
+        origin: (n,) number of the start that each episode had; equal numbers of policies that were measured together
+            are equal starts.
     """
 
     truth: list[float] = field(default_factory=list)
@@ -65,9 +67,12 @@ class Episodes:
     success: list[bool] = field(default_factory=list)
     length: list[int] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
+    origin: list[int] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """Return means with 95 % intervals (Wilson for success, bootstrap for the others), ready for JSON.
+
+        Success has the exact interval of Clopper and Pearson as well, the truth its interquartile mean.
 
         Where episodes started in different ways, `by_start` has the same for each.
         """
@@ -78,7 +83,19 @@ class Episodes:
                 result[name] = {"mean": float(np.mean(values)), "interval": bootstrap_mean(np.array(values))}
         if self.success:
             wins = int(sum(self.success))
-            result["success"] = {"mean": wins / len(self.success), "interval": wilson(wins, len(self.success))}
+            n = len(self.success)
+            result["success"] = {
+                "mean": wins / n,
+                "interval": wilson(wins, n),
+                "clopper_pearson": clopper_pearson(wins, n),
+            }
+        if self.truth:
+            truth = np.array(self.truth)
+            strata = np.array(self.start) if self.start else None
+            result["truth"]["iqm"] = {
+                "mean": interquartile_mean(truth),
+                "interval": interquartile_mean_interval(truth, strata),
+            }
         starts = sorted(set(self.start))
         if len(starts) > 1:
             result["by_start"] = {start: self.started(start).summary() for start in starts}
@@ -114,6 +131,7 @@ def run_episodes(policy: Policy, env: Any, n_episodes: int, label: str = "") -> 
     observations = env.reset()
     begun = [info.get("start") for info in env.venv.reset_infos]
     keys: list[list[np.ndarray]] = [[] for _ in range(n_envs)]  # of each running episode
+    number = [0] * n_envs  # of each running episode, in its environment
     state, starts = None, np.ones(n_envs, dtype=bool)
     bar = tqdm(
         total=n_episodes, desc=f"measuring {label}", unit="episode", disable=None if label else True, leave=False
@@ -131,12 +149,14 @@ def run_episodes(policy: Policy, env: Any, n_episodes: int, label: str = "") -> 
                 episodes.truth.append(float(infos[i]["episode"]["r"]))
                 episodes.length.append(int(infos[i]["episode"]["l"]))
                 episodes.model_reward.append(total)
+                episodes.origin.append(number[i] * n_envs + i)
                 if begun[i] is not None:
                     episodes.start.append(str(begun[i]))
                 if "is_success" in infos[i]:
                     episodes.fraction.append(float(infos[i]["predicate_fraction"]))
                     episodes.success.append(bool(infos[i]["is_success"]))
             keys[i], begun[i] = [], env.venv.reset_infos[i].get("start")
+            number[i] += 1
     if any(keys):  # no row may wait for its reward when the next policy begins
         env.rewards.fill(np.array([key for running in keys for key in running]))
     bar.close()

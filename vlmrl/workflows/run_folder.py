@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -71,6 +72,16 @@ class RunFolder:
         return self.path / "last.zip"
 
     @property
+    def reward_model(self) -> Path:
+        """What a reward model has learned in this run, safetensors."""
+        return self.path / "reward_model.safetensors"
+
+    @property
+    def answers(self) -> Path:
+        """What a judge has answered in this run, SQLite."""
+        return self.path / "answers.sqlite"
+
+    @property
     def untrained(self) -> Path:
         """The policy as it was before training, an SB3 zip."""
         return self.path / "untrained.zip"
@@ -81,6 +92,11 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def dataset(self) -> Path:
+        """What was learned from, JSON, where that was recordings."""
+        return self.path / "dataset.json"
+
+    @property
     def monitor(self) -> Path:
         """Folder of `<i>.monitor.csv`, one line an episode."""
         return self.path / "monitor"
@@ -89,6 +105,11 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Folder of `<step>/`, from which the run can be resumed."""
         return self.path / "checkpoints"
+
+    def write(self, files: Mapping[str, str]) -> None:
+        """Write texts, such as the reward program, into files of these names."""
+        for name, text in files.items():
+            self.path.joinpath(name).write_text(text, encoding="utf-8")
 
     def read_config(self) -> dict[str, Any]:
         """Return the settings of the run.
@@ -128,7 +149,7 @@ def create(path: Path, settings: HasPlain) -> RunFolder:
 
 
 def find(name: str, runs: Path = Path("runs")) -> RunFolder:
-    """Return the run folder of that path; "last" is the newest one in `runs/`.
+    """Return the run folder of that path; "last" is the one in `runs/` that was begun or went on last.
 
     Raises:
         UserError: There is no such folder.

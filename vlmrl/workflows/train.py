@@ -6,8 +6,9 @@ import json
 import shlex
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,20 @@ from vlmrl.agents import checkpoints
 from vlmrl.agents.callbacks import RewardLog, StopOnInterrupt
 from vlmrl.agents.hacking_probe import HackingProbe
 from vlmrl.agents.keep_best import KeepBest
-from vlmrl.agents.memory import in_words, machine_bytes, replay_bytes
+from vlmrl.agents.memory import in_words, machine_bytes, replay_bytes, retained_bytes
 from vlmrl.envs.lazy_rewards import LazyRewards, RewardScale
 from vlmrl.envs.make import make_vec_env
 from vlmrl.envs.shaping import PotentialShaping
 from vlmrl.errors import UserError
+from vlmrl.reward_models.base import is_learned
 from vlmrl.workflows.audit.results import Audited
 from vlmrl.workflows.audit.run import short_audit, verdict_line
-from vlmrl.workflows.build import Parts, build_parts, resolve_device
+from vlmrl.workflows.build import Parts, build_parts, resolve_device, settled
 from vlmrl.workflows.config.audit import AUDIT_SCENE_KEYS
 from vlmrl.workflows.config.scene import NO_TASK
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.policies import ZeroPolicy
+from vlmrl.workflows.preferences import described, make_judge, make_pool, open_rounds
 from vlmrl.workflows.report import make_console, python_command, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
@@ -57,34 +60,48 @@ def train(settings: TrainConfig) -> RunFolder:
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
-    parts = build_parts(settings, device)
+    uses_encoder = settings.judge is not None and settings.asks_judge and settings.judge.config.uses_encoder
+    parts = build_parts(settings, device, uses_encoder)
     try:
-        return _train(settings, parts, device, console)
+        return _train(settled(settings, parts.model), parts, device, console)
     finally:
         parts.close()
 
 
 def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -> RunFolder:
-    _probe(parts, settings)
+    retained = _probe(parts, settings)
+    judge = make_judge(settings, parts, device)
 
     folder = RunFolder(Path(settings.run_dir)) if settings.resume else create(Path(settings.run_dir), settings)
+    if not settings.resume:
+        folder.write(getattr(parts.model, "files", {}))
     audited = _audit(settings, parts, console)
     wait = parts.model.requires_sync
-    rewards = parts.rewards(_scale(settings, parts), _shaping(settings), None if wait else settings.n_envs)
+    rewards = parts.rewards(
+        _scale(settings, parts), _shaping(settings), None if wait else settings.n_envs, make_pool(settings)
+    )
     env = make_vec_env(parts.env, rewards, settings.n_envs, settings.seed, folder.monitor, wait)
     best = KeepBest(folder.best, truth=settings.use_as == "potential") if settings.keep == "best" else None
     probe = HackingProbe()
+    rounds = open_rounds(settings, parts, judge, rewards, folder, [probe.restart]) if judge is not None else None
+    companions: list[Any] = [entry for entry in (probe, best, rounds) if entry is not None]
     try:
-        model = _model(settings, folder, env, device, _companions(probe, best))
-        _announce(console, settings, parts, folder, model, device)
+        model = _model(settings, folder, env, device, companions)
+        _announce(console, settings, parts, folder, model, device, retained)
+        point_last(folder, folder.path.parent.parent)  # from now on: it is the run that one looks at, labels, resumes
         if audited is not None:
             console.print(f"audit of the reward: {verdict_line(audited)}", highlight=False)
             if audited.verdict is not None and audited.verdict.advice:
                 scene = shlex.join(_scene_overrides(settings))
                 console.print(f"look closer: {python_command()} -m vlmrl.audit {scene}", soft_wrap=True, markup=False)
-        seconds, steps = _learn(model, settings, rewards, folder, console, probe, best)
+        seconds, steps = _learn(model, settings, rewards, folder, console, companions, best)
+        asked = rounds.summary() if rounds is not None else None
     finally:
         env.close()
+        if rounds is not None:
+            rounds.close()
+        if is_learned(parts.model):
+            parts.model.save(folder.reward_model)
 
     policies: dict[str, Policy] = {
         "trained": settings.agent.config.algorithm().load(folder.model, device=device),
@@ -111,21 +128,27 @@ def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -
                 3,
                 settings.seed + EVAL_SEED,
             )
-    _report(console, settings, folder, results, model.num_timesteps, steps / seconds, clip, audited, probe)
+    _report(console, settings, folder, results, model.num_timesteps, steps / seconds, clip, audited, probe, asked)
     return folder
 
 
-def _probe(parts: Parts, settings: TrainConfig) -> None:
-    """Take one step and reward it, so that a broken environment, renderer or encoder shows before anything is made."""
+def _probe(parts: Parts, settings: TrainConfig) -> dict[str, np.ndarray]:
+    """Take one step and reward it, so that a broken environment, renderer or encoder shows before anything is made.
+
+    Returns:
+        What a reward model that learns keeps of it, {name: (1, ...)}.
+    """
+    retained: dict[str, np.ndarray] = {}
     rewards = parts.rewards(shaping=_shaping(settings))
     env = make_vec_env(parts.env, rewards, 1, settings.seed, end_episodes=False)
     try:
         env.reset()
         env.step(np.stack([env.action_space.sample()]))
-        rewards.fill(env.keys)
-        _check_memory(settings, env)
+        rewards.fill(env.keys, lambda where, columns: retained.update(columns))
+        _check_memory(settings, env, retained)
     finally:
         env.close()
+    return retained
 
 
 def _scale(settings: TrainConfig, parts: Parts) -> RewardScale | None:
@@ -142,21 +165,22 @@ def _shaping(settings: TrainConfig) -> PotentialShaping | None:
     return PotentialShaping(settings.gamma, settings.shaping_weight) if settings.use_as == "potential" else None
 
 
-def _replay_size(settings: TrainConfig, env: Any) -> int | None:
-    """Return what the agent's replay buffer takes when it is full, in bytes; None where it has none."""
+def _replay_size(settings: TrainConfig, env: Any, retained: Mapping[str, np.ndarray]) -> int | None:
+    """Return what the agent's replay buffer takes when it is full, in bytes of memory; None where it has none."""
     buffer_size = getattr(settings.agent.config, "buffer_size", None)
     if buffer_size is None:
         return None
-    return replay_bytes(buffer_size, settings.n_envs, env.observation_space, env.action_space)
+    own = replay_bytes(buffer_size, settings.n_envs, env.observation_space, env.action_space)
+    return own + buffer_size * retained_bytes(retained)[0]
 
 
-def _check_memory(settings: TrainConfig, env: Any) -> None:
+def _check_memory(settings: TrainConfig, env: Any, retained: Mapping[str, np.ndarray]) -> None:
     """Refuse a replay buffer that cannot become full here: the run would be killed hours later.
 
     Raises:
         UserError: It is larger than this machine's memory.
     """
-    size, memory = _replay_size(settings, env), machine_bytes()
+    size, memory = _replay_size(settings, env, retained), machine_bytes()
     if size is not None and memory is not None and size > memory:
         fitting = int(settings.agent.config.buffer_size * memory / size / 2)
         raise UserError(
@@ -183,11 +207,6 @@ def _scene_overrides(settings: TrainConfig) -> list[str]:
     kept = {key: argument for key, argument in given.items() if key.partition(".")[0] in AUDIT_SCENE_KEYS}
     named = {group: f"{group}={getattr(settings, group).name}" for group in ("env", "task", "reward")}
     return list((named | kept).values())
-
-
-def _companions(probe: HackingProbe, best: KeepBest | None) -> list[checkpoints.Companion]:
-    """Return what has a state beside the algorithm."""
-    return [probe, best] if best is not None else [probe]
 
 
 def _model(
@@ -224,23 +243,22 @@ def _learn(
     rewards: LazyRewards,
     folder: RunFolder,
     console: Console,
-    probe: HackingProbe,
+    companions: Sequence[Any],
     best: KeepBest | None,
 ) -> tuple[float, int]:
     """Train and save, whatever ends training; return the seconds and steps that it took."""
     started, before = time.monotonic(), model.num_timesteps
     max_steps = model.get_env().get_attr("spec")[0].max_episode_steps or 1000  # type: ignore[union-attr]
     interrupt = StopOnInterrupt()
-    companions = _companions(probe, best)
-    listeners = [probe.add_return, *([best.add] if best is not None and not best.truth else [])]
+    probes = [entry for entry in companions if isinstance(entry, HackingProbe)]
+    listeners = [*(probe.add_return for probe in probes), *([best.add] if best is not None and not best.truth else [])]
     try:
         model.learn(
             settings.total_timesteps - before,
             callback=[
                 interrupt,
                 RewardLog(rewards, listeners=listeners),
-                probe,
-                *([best] if best is not None else []),
+                *companions,
                 checkpoints.CheckpointCallback(folder.checkpoints, settings.checkpoint_every, max_steps, companions),
             ],
             log_interval=settings.log_interval,
@@ -271,7 +289,13 @@ def _save(model: BaseAlgorithm, folder: RunFolder, best: KeepBest | None, consol
 
 
 def _announce(
-    console: Console, settings: TrainConfig, parts: Parts, folder: RunFolder, model: BaseAlgorithm, device: str
+    console: Console,
+    settings: TrainConfig,
+    parts: Parts,
+    folder: RunFolder,
+    model: BaseAlgorithm,
+    device: str,
+    retained: Mapping[str, np.ndarray],
 ) -> None:
     console.print(
         f"[bold]{settings.env.name}[/] · task {settings.task.name} · reward {settings.reward.name} · "
@@ -296,12 +320,19 @@ def _announce(
         )
     if parts.model.requires_sync:
         console.print("success ends the episode in training; rewards are 0 and 1, and not scaled")
-    size = _replay_size(settings, model.get_env())
+    if summary := getattr(parts.model, "summary", ""):
+        console.print(summary, highlight=False, soft_wrap=True, markup=False)
+    if settings.learns_reward:
+        for line in described(settings):
+            console.print(line, highlight=False)
+    size = _replay_size(settings, model.get_env(), retained)
     if size is not None:
         memory = machine_bytes()
         of = f" of this machine's {in_words(memory)}" if memory is not None else ""
         warning = "; agent.buffer_size makes it smaller" if memory is not None and size > memory / 2 else ""
         console.print(f"replay buffer: {in_words(size)}{of} when it is full{warning}")
+        if on_disk := settings.agent.config.buffer_size * retained_bytes(retained)[1]:
+            console.print(f"pictures for the reward model: {in_words(on_disk)} in {tempfile.gettempdir()} (TMPDIR)")
     console.print(
         f"run: {shown(folder.path)}   (curves: tensorboard --logdir {shown(folder.path.parent.parent)})", soft_wrap=True
     )
@@ -317,6 +348,7 @@ def _report(
     clip: Path | None,
     audited: Audited | None,
     probe: HackingProbe,
+    asked: dict[str, Any] | None,
 ) -> None:
     """Print the table and write `result.json`."""
     summaries = {name: episodes.summary() for name, episodes in results.items()}
@@ -324,12 +356,13 @@ def _report(
     if audited is not None:
         result["audit"] = audited.plain()
     result["hacking"] = probe.events
+    if asked is not None:
+        result["preferences"] = asked
     folder.result.write_text(json.dumps(result, indent=2) + "\n")
     console.print(results_table(summaries, f"{settings.eval_episodes} episodes each, mean and 95 % interval"))
     if all("success" not in summary for summary in summaries.values()):
         console.print("no predicate: nothing but the reward model says how well this went; look at the clip")
     console.print(f"trained for {steps:,} steps, {speed:.0f} a second")
-    point_last(folder, folder.path.parent.parent)
     for label, path in (
         ("run", folder.path),
         ("model", folder.model),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from vlmrl.datasets.base import open_dataset
 from vlmrl.encoders import ENCODERS
 from vlmrl.errors import UserError
 from vlmrl.typed import Count, Natural, Share, typed
+from vlmrl.workflows.config.relabel import EACH, NOWHERE
 from vlmrl.workflows.config.scene import (
     NO_TASK,
     Choice,
@@ -41,10 +43,21 @@ class AuditConfig:
     progress_bar: bool
     run_dir: str
     plugins: tuple[str, ...] = ()
+    dataset: str | None = None
+    labels: str | None = None
+    cameras: tuple[str, ...] = ()
+    progress_table: bool = True
+    rrd: bool = False
+    own_sentences: bool = False
 
     def __post_init__(self) -> None:
         check_device(self.device)
         scene = self.scene
+        if self.dataset is not None:
+            self._check_recordings()
+            return
+        if self.labels is not None or self.cameras or self.rrd:
+            raise UserError("labels=, cameras= and rrd= are about recorded clips: name them, dataset=<...>.")
         if self.frames is None and scene.task.name == NO_TASK:
             raise UserError(
                 "An audit must know in which states the task is done, and there is no check (task=none). Keep a task's "
@@ -64,9 +77,21 @@ class AuditConfig:
         if self.alphas and "alpha" not in {entry.name for entry in fields(scene.reward.config)}:
             raise UserError(f"alphas: reward={scene.reward.name} has no alpha; leave alphas out, or take reward=clip.")
 
+    def _check_recordings(self) -> None:
+        if self.frames is not None:
+            raise UserError("frames= are pictures and dataset= are clips; name one of them.")
+        if self.prompts or self.alphas or self.encoders:
+            raise UserError(
+                "prompts, alphas and encoders are tried on labelled states; of recorded clips one reward is audited at "
+                "a time. Leave them out."
+            )
+        if not self.scene.reward.config.uses_encoder:
+            raise UserError(f"Recorded clips are pictures, and reward={self.scene.reward.name} looks at none.")
+
     def plain(self) -> dict[str, Any]:
         """Return plain values in the form of the yaml file; `audit_settings` reads them."""
         values = asdict(self)
+        del values["own_sentences"]
         values["encoders"] = [{"name": choice["name"], **choice["config"]} for choice in values["encoders"]]
         scene = self.scene.plain()
         return {key: value for key, value in values.items() if key != "scene"} | {
@@ -77,11 +102,12 @@ class AuditConfig:
 AUDIT_SCENE_KEYS = ("env", "task", "reward", "encoder", "goal", "baseline")  # an audit encodes here, every frame
 
 
-def audit_settings(values: Mapping[str, Any]) -> AuditConfig:
+def audit_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> AuditConfig:
     """Check the settings of `vlmrl.audit`.
 
     Args:
         values: Plain values in the form of `configs/audit.yaml`.
+        given: Keys that the command names: of recorded clips these count, whatever the dataset says.
 
     Raises:
         UserError: A key, type or value is wrong, or they contradict each other.
@@ -91,10 +117,32 @@ def audit_settings(values: Mapping[str, Any]) -> AuditConfig:
     scene = {key: values[key] for key in AUDIT_SCENE_KEYS if key in values}
     scene |= {"scorer": {"name": "local"}, "score_every": 1}
     for key in ("encoders", "prompts", "alphas"):
-        given = own.get(key)
-        own[key] = [] if given is None else given if isinstance(given, list | tuple) else [given]
+        value = own.get(key)
+        own[key] = [] if value is None else value if isinstance(value, list | tuple) else [value]
+    own["cameras"] = own.get("cameras") or []
+    own["own_sentences"] = False
+    if own.get("dataset"):
+        own["own_sentences"] = _recorded_scene(str(own["dataset"]), scene, {key.partition(".")[0] for key in given})
     own["encoders"] = [_named_encoder(given) for given in own["encoders"]]
     return typed(AuditConfig, {**own, "scene": typed(SceneConfig, {**scene, **chosen(scene)})})
+
+
+def _recorded_scene(dataset: str, scene: dict[str, Any], given: set[str]) -> bool:
+    """Take from a dataset where it was recorded and what was to be done; return whether each clip says it for itself.
+
+    Raises:
+        UserError: There is no such dataset.
+    """
+    recorded = open_dataset(dataset).metadata.get("vlmrl", {})
+    if "env" not in given:
+        scene["env"] = recorded.get("env", NOWHERE)
+        if "task" not in given:
+            no_task = {"name": NO_TASK, "goal": [], "baseline": []}
+            scene["task"] = no_task if scene.get("goal") is not None else recorded.get("task", no_task)
+    own_sentences = scene["task"]["name"] == NO_TASK and scene.get("goal") is None
+    if own_sentences:
+        scene["goal"] = EACH
+    return own_sentences
 
 
 def _named_encoder(given: Any) -> Choice:

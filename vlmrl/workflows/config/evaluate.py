@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from vlmrl.errors import UserError
-from vlmrl.typed import Count, Natural, typed
+from vlmrl.typed import Count, Natural, Range, typed
 from vlmrl.workflows.config.scene import (
     SCENE_KEYS,
     SceneConfig,
@@ -40,13 +40,27 @@ class EvaluateConfig:
     run_dir: str
     video_dir: str
     plugins: tuple[str, ...] = ()
+    trials: tuple[str, ...] = ()
+    margin: Annotated[float, Range(0, 1, open=True)] = 0.1
+    sequential: bool = False
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        if self.trials:
+            if self.runs or self.policy:
+                raise UserError(
+                    "trials= are outcomes that were written down, runs= and policy= are measured anew; name one kind. "
+                    "What a measurement leaves in its folder, episodes.csv, can be given as trials as well."
+                )
+            if not all(trial.strip() for trial in self.trials):
+                raise UserError("trials holds an empty name: give the path of a csv file or of an eval_info.json.")
+            return
         if not (self.runs or self.policy) or not all(run.strip() for run in self.runs):
             raise UserError("runs is empty: name one or more run folders, runs=[runs/<...>/<time>], or runs=last.")
         if not all(policy.strip() for policy in self.policy):
-            raise UserError("policy holds an empty name: give the zip of a policy, module:attribute, random or zero.")
+            raise UserError(
+                "policy holds an empty name: give the zip of a policy, module:attribute, random, zero or reference."
+            )
         if self.policy and not self.runs and self.scene is None:
             raise UserError(
                 f"policy={self.policy[0]} comes without an environment: name one as for training, env=<name>, or a run "
@@ -75,8 +89,10 @@ def evaluate_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> E
     scene = {key: values[key] for key in SCENE_KEYS if key in values}
     if own.get("policy") is None:
         own["policy"] = []
+    if own.get("trials") is None:
+        own["trials"] = []
     if own.get("runs") is None:
-        own["runs"] = [] if own["policy"] else ["last"]
+        own["runs"] = [] if own["policy"] or own["trials"] else ["last"]
     for key in given:
         group = key.partition(".")[0]
         if group == "agent":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from vlmrl.errors import UserError
@@ -14,17 +14,26 @@ from vlmrl.workflows.config.scene import (
 )
 
 # Each entry is a config dataclass with fields out, seed, device, threads and progress beside its own.
-RECIPES = Registry("recipe", {"mini": "vlmrl.workflows.mini.fit:MiniFitConfig"})
+# Those with a field `dataset` learn from recordings.
+RECIPES = Registry(
+    "recipe",
+    {
+        "liv": "vlmrl.workflows.liv.config:LivFitConfig",
+        "mini": "vlmrl.workflows.mini.fit:MiniFitConfig",
+        "perceptual": "vlmrl.workflows.perceptual:PerceptualFitConfig",
+    },
+)
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Settings of `vlmrl.fit`; `configs/fit.yaml` and `configs/fit/<encoder>.yaml` say what each key means.
+    """Settings of `vlmrl.fit`; `configs/fit.yaml` and `configs/fit/<recipe>.yaml` say what each key means.
 
-    `run_dir` is the run's own folder here, and `fit` holds the keys of the encoder's own recipe.
+    `run_dir` is the run's own folder here, and `fit` holds the keys of the recipe. `recipe_name` is the reward's name
+    where one is named, else the encoder's.
     """
 
-    encoder: str
+    recipe_name: str
     fit: dict[str, Any]
     seed: Natural
     device: str
@@ -32,11 +41,12 @@ class FitConfig:
     progress_bar: bool
     out: str | None
     run_dir: str
+    dataset: str | None = None
 
     def __post_init__(self) -> None:
         check_device(self.device)
-        if self.encoder not in RECIPES:
-            raise UserError(f"Encoder '{self.encoder}' has no training recipe. Available: {', '.join(RECIPES)}.")
+        if self.recipe_name not in RECIPES:
+            raise UserError(f"'{self.recipe_name}' has no training recipe. Available: {', '.join(RECIPES)}.")
         self.recipe  # noqa: B018  (raises what is wrong with it)
 
     @property
@@ -53,7 +63,12 @@ class FitConfig:
             "threads": self.threads,
             "progress": self.progress_bar,
         }
-        return typed(RECIPES.load(self.encoder), {**self.fit, **shared}, "fit")
+        recipe = RECIPES.load(self.recipe_name)
+        if "dataset" in {entry.name for entry in fields(recipe)}:
+            shared["dataset"] = self.dataset
+        elif self.dataset is not None:
+            raise UserError(f"dataset: fit of '{self.recipe_name}' draws its own frames; leave it out.")
+        return typed(recipe, {**self.fit, **shared}, "fit")
 
 
 def fit_settings(values: Mapping[str, Any]) -> FitConfig:
@@ -63,4 +78,6 @@ def fit_settings(values: Mapping[str, Any]) -> FitConfig:
         UserError: The encoder has no recipe, or a key, type or value is wrong.
     """
     recipe = {key: value for key, value in values.get("fit", {}).items() if key != "name"}
-    return typed(FitConfig, {**values, "encoder": values["encoder"]["name"], "fit": recipe})
+    own = {key: value for key, value in values.items() if key not in ("encoder", "reward", "fit")}
+    name = (values.get("reward") or values["encoder"])["name"]
+    return typed(FitConfig, {**own, "recipe_name": name, "fit": recipe})

@@ -13,6 +13,7 @@ from vlmrl.agents import AGENTS
 from vlmrl.encoders import ENCODERS
 from vlmrl.envs.tasks import PREDICATES, Task
 from vlmrl.errors import UserError, unknown
+from vlmrl.judges import JUDGES
 from vlmrl.registry import Registry
 from vlmrl.reward_models import REWARDS
 from vlmrl.reward_models.base import Words
@@ -20,7 +21,8 @@ from vlmrl.serving import SCORERS
 from vlmrl.typed import Count, Share, typed
 
 NO_TASK = "none"
-REGISTRIES = {"reward": REWARDS, "encoder": ENCODERS, "scorer": SCORERS, "agent": AGENTS}
+NO_ENV = "none"
+REGISTRIES = {"reward": REWARDS, "encoder": ENCODERS, "scorer": SCORERS, "agent": AGENTS, "judge": JUDGES}
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,8 @@ class SceneConfig:
         """Return nested dicts of plain values in the form of the yaml files, from which the settings can be read."""
         values = asdict(self)
         for group in values.keys() & REGISTRIES.keys():
+            if values[group] is None:  # of a run that was made before there was this group
+                continue
             values[group] = {"name": values[group]["name"], **values[group]["config"]}
         return values
 
@@ -202,8 +206,11 @@ def import_own(module: str, key: str) -> ModuleType:
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Choice]:
-    """Type the settings of every registered thing that the values name."""
-    return {group: choose(registry, values[group]) for group, registry in REGISTRIES.items() if group in values}
+    """Type the settings of every registered thing that the values name; old runs name no judge."""
+    given = {group: values[group] for group in REGISTRIES if group in values}
+    if given.get("judge", "") is None:
+        del given["judge"]
+    return {group: choose(REGISTRIES[group], value) for group, value in given.items()}
 
 
 def choose(registry: Registry, values: Mapping[str, Any]) -> Choice:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from vlmrl.errors import UserError
 from vlmrl.typed import Count, Natural, Positive, typed
 from vlmrl.workflows.config.scene import (
+    NO_ENV,
     Choice,
     SceneConfig,
     check_device,
@@ -28,6 +29,8 @@ class TrainConfig(SceneConfig):
     """
 
     agent: Choice
+    judge: Choice | None = None
+    dataset: str | None = None
     total_timesteps: Count
     n_envs: Count
     seed: Natural
@@ -51,9 +54,87 @@ class TrainConfig(SceneConfig):
 
     def __post_init__(self) -> None:
         check_device(self.device)
+        self._check_source()
         super().__post_init__()
         if self.use_as == "potential":
             self.gamma  # noqa: B018  (raises that there is none)
+        if self.learns_reward:
+            self._check_learned_reward()
+
+    @property
+    def learns_reward(self) -> bool:
+        """Whether the reward is one that is learned from judgments."""
+        return bool(getattr(self.reward.config, "uses_judge", False))
+
+    @property
+    def asks_judge(self) -> bool:
+        """Whether a judge is asked while the agent learns."""
+        return self.learns_reward and self.reward.config.max_queries > 0
+
+    def _check_learned_reward(self) -> None:
+        """See that a reward that is learned as the agent learns can be.
+
+        Raises:
+            UserError: Nobody can be asked, or what is kept of the replay would be too large.
+        """
+        name, config = self.reward.name, self.reward.config
+        if not self.asks_judge and not config.weights:
+            raise UserError(
+                f"reward={name} with reward.max_queries=0 asks nobody, so it needs reward.weights=<run folder>/"
+                "reward_model.safetensors."
+            )
+        if self.asks_judge and self.judge is None:
+            raise UserError(f"reward={name} needs a judge: judge=encoder, or another; --help lists them.")
+        if self.asks_judge and self.words is None:
+            raise UserError(f"reward={name} asks a judge about a goal: goal='...', or a task.")
+        if self.keep == "best":
+            raise UserError(
+                f"keep=best compares what episodes earned, and reward={name} changes what they earn as it learns. Use "
+                "keep=last."
+            )
+        buffer_size = getattr(self.agent.config, "buffer_size", 0)
+        if config.field == "frames" and buffer_size > config.largest_replay:
+            raise UserError(
+                f"reward.input={config.input} keeps a picture with every transition, and agent.buffer_size is "
+                f"{buffer_size}: at most {config.largest_replay} are kept. agent.buffer_size={config.largest_replay}, "
+                "or reward.input=embeddings, which keeps any number."
+            )
+
+    @property
+    def offline(self) -> bool:
+        """Whether the agent learns from `dataset` and not from what it does itself."""
+        return bool(getattr(self.agent.config, "offline", False))
+
+    def _check_source(self) -> None:
+        """See that there is something to learn from: recordings for some agents, an environment for the others.
+
+        Raises:
+            UserError: It is missing, or it is of the other kind.
+        """
+        name = self.agent.name
+        if not self.offline:
+            if self.dataset is not None:
+                raise UserError(
+                    f"dataset= is for agents that learn from recordings, agent=iql and agent=bc; agent={name} learns "
+                    "from what it does itself."
+                )
+            if self.env.name == NO_ENV:
+                raise UserError(
+                    f"agent={name} needs an environment to learn in: env=<name>. env=none goes with agent=iql or "
+                    "agent=bc and dataset=<recordings>."
+                )
+            return
+        if self.dataset is None:
+            raise UserError(
+                f"agent={name} learns from recordings: dataset=<id or path>. vlmrl.collect makes some, vlmrl.relabel "
+                "gives them rewards; env= only says where the policy is measured."
+            )
+        for key, value, other in (("use_as", self.use_as, "reward"), ("keep", self.keep, "last")):
+            if value != other:
+                raise UserError(
+                    f"{key}={value} is for agents that act while they learn; agent={name} learns from the rewards in "
+                    f"the dataset. Leave {key} away."
+                )
 
     @property
     def gamma(self) -> float:
