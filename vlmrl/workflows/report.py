@@ -6,7 +6,7 @@ import itertools
 import shutil
 import string
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,13 @@ def shown(path: Path) -> str:
     """Return a path as seen from the folder one stands in, if it lies below it."""
     path = path.absolute()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def print_paths(console: Console, paths: Mapping[str, Path | None]) -> None:
+    """Print where things lie, {label: path}; None is left out."""
+    for label, path in paths.items():
+        if path is not None:
+            console.print(f"{label + ':':8}{shown(path)}", soft_wrap=True)
 
 
 def python_command() -> str:

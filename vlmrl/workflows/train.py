@@ -36,7 +36,7 @@ from vlmrl.workflows.config.scene import NO_TASK
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.policies import ZeroPolicy
 from vlmrl.workflows.preferences import described, make_judge, make_pool, open_rounds
-from vlmrl.workflows.report import make_console, python_command, results_table, shown
+from vlmrl.workflows.report import make_console, print_paths, python_command, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
 
@@ -363,14 +363,7 @@ def _report(
     if all("success" not in summary for summary in summaries.values()):
         console.print("no predicate: nothing but the reward model says how well this went; look at the clip")
     console.print(f"trained for {steps:,} steps, {speed:.0f} a second")
-    for label, path in (
-        ("run", folder.path),
-        ("model", folder.model),
-        ("clip", clip),
-        ("log", folder.path / "progress.csv"),
-    ):
-        if path is not None:
-            console.print(f"{label + ':':8}{shown(path)}", soft_wrap=True)
+    print_paths(console, {"run": folder.path, "model": folder.model, "clip": clip, "log": folder.path / "progress.csv"})
     longer = (
         f"{python_command()} -m vlmrl.train resume={shown(folder.path)} total_timesteps={4 * settings.total_timesteps}"
     )

@@ -30,7 +30,7 @@ from vlmrl.workflows.config.scene import NO_ENV, NO_TASK, EnvConfig, TaskConfig
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.evaluate import spaces
 from vlmrl.workflows.policies import ZeroPolicy, check_spaces
-from vlmrl.workflows.report import make_console, python_command, results_table, shown
+from vlmrl.workflows.report import make_console, print_paths, python_command, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
 from vlmrl.workflows.train import EVAL_SEED
@@ -332,14 +332,7 @@ def _report(
         if all("success" not in summary for summary in summaries.values()):
             console.print("no predicate: nothing but rewards says how well this went")
     console.print(f"trained for {model.num_timesteps:,} updates, {speed:.0f} a second")
-    for label, path in (
-        ("run", folder.path),
-        ("model", folder.model),
-        ("clip", clip),
-        ("log", folder.path / "progress.csv"),
-    ):
-        if path is not None:
-            console.print(f"{label + ':':8}{shown(path)}", soft_wrap=True)
+    print_paths(console, {"run": folder.path, "model": folder.model, "clip": clip, "log": folder.path / "progress.csv"})
     if not summaries:
         console.print(
             f"measure it: {python_command()} -m vlmrl.evaluate env=<name> policy={shown(folder.model)}", soft_wrap=True

@@ -77,6 +77,18 @@ def open_output(settings: RelabelConfig, dataset: Dataset) -> Output:
     return NewDataset(settings, dataset)
 
 
+def _new_table(out: str) -> tuple[Path, Path]:
+    """Return the path of a table and that of its ledger beside it.
+
+    Raises:
+        UserError: The name is taken.
+    """
+    path = Path(out)
+    if path.exists():
+        raise UserError(f"out={out} is there already, and is not written over. Remove it, or name another.")
+    return path, path.with_name(f".{path.name}.rewards")
+
+
 class NewDataset:
     """A new Minari dataset: a copy of a Minari one with other rewards, or what another holds in its form.
 
@@ -172,12 +184,7 @@ class RewardTable:
 
     def __init__(self, settings: RelabelConfig, dataset: Dataset):
         self._dataset = dataset
-        self.path = Path(settings.out)
-        self.ledger = self.path.with_name(f".{self.path.name}.rewards")
-        if self.path.exists():
-            raise UserError(
-                f"out={settings.out} is there already, and is not written over. Remove it, or name another."
-            )
+        self.path, self.ledger = _new_table(settings.out)
 
     def write(
         self,
@@ -218,12 +225,7 @@ class ProgressTable:
 
     def __init__(self, settings: RelabelConfig, dataset: LeRobotDataset):
         self._settings, self._dataset = settings, dataset
-        self.path = Path(settings.out)
-        self.ledger = self.path.with_name(f".{self.path.name}.rewards")
-        if self.path.exists():
-            raise UserError(
-                f"out={settings.out} is there already, and is not written over. Remove it, or name another."
-            )
+        self.path, self.ledger = _new_table(settings.out)
 
     def write(
         self,
