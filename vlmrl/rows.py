@@ -7,8 +7,10 @@ frame of the next episode.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +24,7 @@ FIELDS = frozenset(
         "quantities",
         "action",
         "text",
+        "text_count",
         "reward",
         "native_reward",
         "success",
@@ -58,6 +61,7 @@ class Row:
             (`vlmrl.quantities.Abstraction`).
         action: The action that led here; None at t = 0.
         text: What the environment said.
+        text_count: How often it has said so in this episode, this time included.
         reward: What the environment gave on arriving here (the task's ground truth where there is a task).
         native_reward: What the environment itself gave, also where a task's ground truth took its place.
         success: Whether the task's predicate holds at t.
@@ -72,11 +76,20 @@ class Row:
     quantities: np.ndarray | None = None
     action: np.ndarray | None = None
     text: str | None = None
+    text_count: int | None = None
     reward: float | None = None
     native_reward: float | None = None
     success: bool | None = None
     terminated: bool = False
     truncated: bool = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Row:
+        """Return the row itself.
+
+        Stable-Baselines3's `DummyVecEnv` copies the infos of every step deeply. A row is new at each step and has one
+        reader, so a copy, pictures and all, would only take time: a quarter of that of a step of NetHack.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,8 @@ class Rows:
     Attributes:
         t: (n,) int64 time steps, increasing by one.
         columns: {field: (n,) column}. `embeddings` and `frames` are {camera: (n, ...) array}, `state` is
-            {name: (n, ...) array}, `text` is a list of n strings, the others are arrays of n entries.
+            {name: (n, ...) array}, `text` is a list of n strings (in rows made by `from_arrays` their keys), the others
+            are arrays of n entries.
     """
 
     t: np.ndarray
@@ -121,15 +135,18 @@ class Rows:
         """Return columns as arrays that can be kept one beside the other; `from_arrays` is the way back.
 
         Args:
-            fields: Columns that are arrays, or dicts of arrays.
+            fields: Columns that are arrays, or dicts of arrays, or `text`, of which the keys are kept: who wants to
+                read the texts again keeps a table of them.
 
         Returns:
-            {"reward": (n,), "embeddings/front": (n, E), ...}.
+            {"reward": (n,), "embeddings/front": (n, E), "text": (n,) uint64, ...}.
         """
         arrays: dict[str, np.ndarray] = {}
         for name in sorted(fields):
             column = self[name]
-            if isinstance(column, Mapping):
+            if name == "text":
+                arrays[name] = text_keys(column)
+            elif isinstance(column, Mapping):
                 arrays |= {f"{name}/{key}": np.asarray(column[key]) for key in sorted(column)}
             else:
                 arrays[name] = np.asarray(column)
@@ -147,6 +164,21 @@ class Rows:
                 columns[field_name] = array
         n = len(next(iter(arrays.values()))) if arrays else 0
         return Rows(np.arange(n), columns)
+
+
+def text_keys(texts: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Return the first 64 bits of the SHA-256 of each text, (n,) uint64; keys stay as they are.
+
+    Of a million different texts two share a key with a probability of 3e-8.
+    """
+    if isinstance(texts, np.ndarray) and texts.dtype == np.uint64:
+        return texts
+    return np.array([_text_key(text) for text in texts], dtype=np.uint64)
+
+
+@lru_cache(maxsize=65536)
+def _text_key(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little")
 
 
 def stack(rows: Sequence[Row], t: Iterable[int], fields: Iterable[str]) -> Rows:

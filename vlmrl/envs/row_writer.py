@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import gymnasium as gym
@@ -11,6 +12,7 @@ import numpy as np
 from vlmrl.envs.abstraction import StateReader
 from vlmrl.envs.frame_ring import FrameRing
 from vlmrl.errors import UserError, unknown
+from vlmrl.quantities import Path
 from vlmrl.rows import FIELDS, Row
 
 ROW = "vlmrl_row"  # key of the row in info
@@ -29,6 +31,7 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
         at_reset: Whether the reset row carries fields too; a reward that looks at no earlier row never reads them.
         every: Draw a frame at every so many steps only: at t = 1, 1 + every, ..., and at an episode's last step.
         ring: Memory that pictures are put into, where another process reads the rows.
+        quantities: Which of the environment's quantities the field of that name holds; None is all.
 
     Raises:
         UserError: A field that this environment cannot give, or a camera that it does not have.
@@ -42,15 +45,19 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
         at_reset: bool = True,
         every: int = 1,
         ring: FrameRing | None = None,
+        quantities: Collection[Path] | None = None,
     ):
         fields, cameras = frozenset(fields), tuple(cameras)
-        gym.utils.RecordConstructorArgs.__init__(self, fields=fields, cameras=cameras, at_reset=at_reset, every=every)
+        gym.utils.RecordConstructorArgs.__init__(
+            self, fields=fields, cameras=cameras, at_reset=at_reset, every=every, quantities=quantities
+        )
         gym.Wrapper.__init__(self, env)
         for field in fields - FIELDS:
             raise unknown("row field", field, FIELDS)
         self._fields, self._cameras, self._at_reset, self._every = fields, cameras, at_reset, every
         self._ring = ring
         self._t = 0
+        self._said: Counter[str] = Counter()  # in this episode
         self._frames = bool(fields & {"frames", "embeddings"})
         if self._frames and env.render_mode != "rgb_array":
             raise UserError(
@@ -71,12 +78,19 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
             raise UserError(
                 f"This reward reads simulator state, which {env.unwrapped} does not offer (simulator_state())."
             )
-        self._quantities = StateReader(env) if "quantities" in fields else None
+        self._quantities = StateReader(env, quantities) if "quantities" in fields else None
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
         """Reset, and write row 0."""
         observation, info = self.env.reset(**kwargs)
+        if "text" in self._fields and "text" not in info:
+            raise UserError(
+                f"This reward reads what the environment says, and {self.env.unwrapped} says nothing (info['text']). "
+                "env=nethack, minihack, minigrid, babyai and crafter do."
+            )
         self._t = 0
+        self._said.clear()
+        self._said[_text(info)] += 1
         info[ROW] = self._write(observation, info, draw=True) if self._at_reset else Row()
         return observation, info
 
@@ -84,8 +98,9 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
         """Step, and write the row of the state that was reached."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         self._t += 1
+        self._said[_text(info)] += 1
         row = self._write(observation, info, draw=(self._t - 1) % self._every == 0 or terminated or truncated)
-        row.action = np.asarray(action) if "action" in self._fields else None
+        row.action = np.array(action) if "action" in self._fields else None
         row.reward = float(reward)
         row.native_reward = float(info.get("original_reward", reward))
         row.terminated, row.truncated = bool(terminated), bool(truncated)
@@ -106,8 +121,15 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
         if self._quantities is not None:
             row.quantities = self._quantities()
         if "text" in self._fields:
-            row.text = str(info.get("text", ""))
+            row.text = _text(info)
+        if "text_count" in self._fields:
+            row.text_count = self._said[_text(info)]
         return row
+
+
+def _text(info: dict[str, Any]) -> str:
+    """Return what the environment said, as `info["text"]` has it; empty where it says nothing."""
+    return str(info.get("text", ""))
 
 
 def look(env: gym.Env, cameras: Iterable[str]) -> dict[str, np.ndarray]:
