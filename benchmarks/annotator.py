@@ -1,0 +1,196 @@
+"""What the annotator of `reward=oni` costs a learner: steps a second with texts being labelled, against without.
+
+    python -m benchmarks.annotator
+    python -m benchmarks.annotator --latencies 0 1 10 --news 0.02
+
+PPO learns in a world of words that never runs out of new ones; a server on loopback, a process of its own, labels them
+after so many seconds. Both arms have the same reward and texts, and one of them asks about them. Arms take turns block
+by block, and a ratio is of neighbouring blocks. The goal is 0.95.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from benchmarks.blocks import Arm, Block, compare, parser, report
+
+GOAL = 0.95
+COMMON = 200  # texts that are said again and again
+NEWS = 0.008  # share of steps with a text never heard before: random play of NetHack, 1,000 in 127,683 steps
+ON, OFF = "annotator", "nobody asked"
+
+
+class Words(gym.Env):
+    """Says something at every step: mostly one of 200 texts, by Zipf's law, now and then one that is new.
+
+    Args:
+        news: Share of the steps at which a new text is said.
+    """
+
+    observation_space = gym.spaces.Box(-1, 1, (64,), np.float32)
+    action_space = gym.spaces.Discrete(8)
+
+    def __init__(self, news: float):
+        self._news, self._said = news, 0
+        self._chances = 1 / np.arange(1, COMMON + 1)
+        self._chances /= self._chances.sum()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """See `gymnasium.Env.reset`."""
+        super().reset(seed=seed)
+        return self._see(), {"text": ""}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """See `gymnasium.Env.step`."""
+        if self.np_random.random() < self._news:
+            self._said += 1
+            text = f"you find thing number {self._said} of {id(self)}"
+        else:
+            text = f"you see word {self.np_random.choice(COMMON, p=self._chances)}"
+        return self._see(), 0.0, bool(self.np_random.random() < 0.01), False, {"text": text}
+
+    def _see(self) -> np.ndarray:
+        return self.np_random.uniform(-1, 1, 64).astype(np.float32)
+
+
+class Labels(BaseHTTPRequestHandler):
+    """Answers every chat completion with "yes" after `latency` seconds."""
+
+    latency = 0.0
+    protocol_version = "HTTP/1.1"
+    answer = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "labeller",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101},
+    }
+
+    def do_POST(self) -> None:
+        """Wait, and answer."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(self.latency)
+        body = json.dumps(self.answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+def serve(connection: Any, latency: float) -> None:
+    """Run the server in this process, and send its port."""
+    Labels.latency = latency
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Labels)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    connection.send(server.server_address[1])
+    connection.recv_bytes()  # until the other end is closed
+
+
+def make_learner(asks: bool, latency: float, news: float, n_envs: int, concurrency: int) -> Block:
+    """Make a block of PPO's steps, with rollouts of 128 steps of each environment and four passes."""
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.vec_env import DummyVecEnv
+
+    from vlmrl.agents.annotations import Annotations
+    from vlmrl.agents.buffers import RewardFillingRolloutBuffer, attach_rewards
+    from vlmrl.envs.lazy_rewards import LazyRewards
+    from vlmrl.envs.reward_vec_env import RewardVecEnv
+    from vlmrl.envs.row_writer import RowWriter
+    from vlmrl.judges.desk import Desk
+    from vlmrl.judges.openai import OpenAIConfig
+    from vlmrl.judges.store import AnswerStore
+    from vlmrl.reward_models.oni import OniConfig, OniReward
+    from vlmrl.reward_models.oni_annotator import Annotator
+    from vlmrl.reward_models.oni_labels import LabelQuestions
+
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp())
+    model = OniReward(OniConfig(labels="judge", extrinsic_coef=0))
+
+    def world() -> gym.Env:
+        env: gym.Env = RowWriter(Words(news), model.needs, at_reset=False)
+        return env
+
+    env = RewardVecEnv(DummyVecEnv([world for _ in range(n_envs)]), LazyRewards(model))
+    learner = PPO(
+        "MlpPolicy",
+        env,
+        n_steps=128,
+        batch_size=256,
+        n_epochs=4,
+        rollout_buffer_class=RewardFillingRolloutBuffer,
+        seed=0,
+        device="cpu",
+    )
+    attach_rewards(learner)
+    if asks:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, latency), daemon=True).start()
+        config = OpenAIConfig(
+            model="labeller", base_url=f"http://127.0.0.1:{ours.recv()}/v1", check=False, logprobs=False
+        )
+        desk = Desk(config.build(), AnswerStore(folder / "answers.sqlite"), attempts=None)
+        model.annotator = Annotator(desk, LabelQuestions("find things", "words"), concurrency)
+    companion = Annotations(model, interact=1, labels=folder / "labels.json")
+
+    def block(steps: int) -> float:
+        began = time.perf_counter()
+        learner.learn(steps, callback=companion, reset_num_timesteps=False)
+        return time.perf_counter() - began
+
+    def close() -> None:
+        companion.close()
+        if asks:
+            ours.close()
+
+    made: Callable[..., Any] = block
+    made.close = close  # type: ignore[attr-defined]
+    return made
+
+
+def main() -> None:
+    """Measure, print, write."""
+    arguments = parser(__doc__, "annotator", steps=2048)
+    arguments.add_argument("--latencies", nargs="*", type=float, default=[0, 1, 10], help="of the server, seconds")
+    arguments.add_argument(
+        "--news", type=float, default=NEWS, help="share of steps with a new text (default %(default)s)"
+    )
+    arguments.add_argument("--n-envs", type=int, default=8, help="environments (default %(default)s)")
+    arguments.add_argument("--concurrency", type=int, default=4, help="requests at the same time (default %(default)s)")
+    settings = arguments.parse_args()
+    comparisons = []
+    for latency in settings.latencies:
+        same = {
+            "latency": latency,
+            "news": settings.news,
+            "n_envs": settings.n_envs,
+            "concurrency": settings.concurrency,
+        }
+        arms = {
+            ON: (Arm(ON, make_learner, asks=True, **same), settings.steps),
+            OFF: (Arm(OFF, make_learner, asks=False, **same), settings.steps),
+        }
+        comparisons.append(compare(f"{latency:g} s", arms, settings.blocks))
+    report("annotator", vars(settings), GOAL, OFF, comparisons, settings.out)
+
+
+if __name__ == "__main__":
+    main()
