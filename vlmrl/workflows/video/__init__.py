@@ -1,0 +1,1 @@
+"""Fitting of a video-text model: clips, captions, objective."""
