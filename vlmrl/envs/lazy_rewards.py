@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from vlmrl.envs.shaping import PotentialShaping
+from vlmrl.envs.shaping import RewardBonus, Shaping
 from vlmrl.episodes import EpisodeStore
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import RewardModel, is_batched, is_learned
+from vlmrl.reward_models.base import RewardModel, awaits_end, in_background, is_batched, is_learned
 from vlmrl.rows import Row, RowKey, Rows
 from vlmrl.serving.scorer import Scorer, Ticket
 
 Between = Literal["hold", "interpolate"]
 Place = tuple[int, int]  # an episode: index of its environment, and its number there
 
+EVER = 2**31 - 1  # more time steps than any episode has
 KEY_DTYPE = np.dtype([("env", np.int32), ("episode", np.int32), ("t", np.int32)])
 
 # Takes positions among the keys of a fill, (n,) int, and what is retained of their rows, in the form of `Rows.arrays`.
@@ -112,19 +114,19 @@ class LazyRewards:
     to the same.
 
     What the learner sees is made in this order: the model's rewards, interpolated, scaled, and, with `shaping`, taken
-    as potentials. The returns that are reported are sums of the first two.
+    as potentials or as a bonus. The returns that are reported are sums of the first two.
 
     Args:
         model: The reward model.
         scorer: Where its encoder runs; needed if the model reads embeddings.
         scale: How the learner sees the rewards; the returns that are reported are not scaled.
-        shaping: Take the scaled rewards as potentials that shape the environment's own reward; None takes them as the
-            reward itself.
+        shaping: Take the scaled rewards as potentials that shape the environment's own reward, or add them to it; None
+            takes them as the reward itself.
         every: A frame is drawn at every so many steps, see `RowWriter`.
         between: "hold" or "interpolate". The line to the next drawn frame is known once that is there, so
             interpolated rewards should be asked for `lag` steps later. Where the next frame has not come when they are
             asked for, at the end of a rollout or where an episode is cut, the last one is held.
-        delay: Vector steps after which the scorer has surely had time to encode a frame; see `lag`.
+        delay: Vector steps after which scorer or model have surely had time for a row; see `lag`.
         listener: Is told of every row.
 
     Raises:
@@ -136,7 +138,7 @@ class LazyRewards:
         model: RewardModel,
         scorer: Scorer | None = None,
         scale: RewardScale | None = None,
-        shaping: PotentialShaping | None = None,
+        shaping: Shaping | None = None,
         every: int = 1,
         between: Between = "hold",
         delay: int = 0,
@@ -144,34 +146,42 @@ class LazyRewards:
     ):
         if "embeddings" in model.needs and scorer is None:
             raise ValueError("A reward model that reads embeddings needs a scorer.")
-        if model.context == "episode":
-            raise ValueError("Rewards over whole episodes cannot be filled step by step.")
-        if between == "interpolate" and (model.context > 0 or model.requires_sync):
+        context = EVER if model.context == "episode" else model.context
+        if between == "interpolate" and (context > 0 or model.requires_sync):
             raise UserError(
                 "between=interpolate gives the steps between two looks a reward between both; "
                 f"{type(model).__name__} {'ends episodes' if model.requires_sync else 'compares steps'} and cannot "
                 "wait for the second. Use between=hold."
             )
         if shaping is not None and model.requires_sync:
+            if isinstance(shaping, RewardBonus):
+                raise UserError(
+                    f"use_as=bonus adds to the rewards of whole episodes of the task, and {type(model).__name__} would "
+                    "end them. Use reward.ends_episode=false or use_as=reward."
+                )
             raise UserError(
                 f"use_as=potential leaves the task as it is, and {type(model).__name__} would end its episodes. "
                 "Use reward.ends_episode=false or use_as=reward."
             )
         if is_learned(model):
             _check_learned(model, shaping, between == "interpolate" and every > 1)
+        if awaits_end(model):
+            _check_hindsight(model, shaping)
         self.model = model
         self.listener = listener
         self.scale = scale or RewardScale()
         self.shaping = shaping
-        self._context: int = model.context
+        self._context = context
         self._interpolates = between == "interpolate" and every > 1
         self._every = every
         self._scorer = scorer
         self._delay = delay
         self._store = EpisodeStore()
         self._tickets: dict[RowKey, dict[str, Ticket]] = {}
+        self._begun: dict[RowKey, Any] = {}  # for a model that computes in the background: what it said of each row
         self._next: defaultdict[Place, int] = defaultdict(lambda: 1)  # time step whose reward comes next
         self._last: dict[Place, int] = {}  # last time step of episodes that have ended
+        self._running: set[Place] = set()
         self._returns: defaultdict[Place, float] = defaultdict(float)
         self._cut: set[Place] = set()  # episodes that were left before their end
         self._held: dict[Place, dict[str, np.ndarray]] = {}  # newest embeddings of each running episode
@@ -188,8 +198,21 @@ class LazyRewards:
 
     @property
     def lag(self) -> int:
-        """Number of steps after which a reward is known: the scorer's delay, from the next drawn frame on."""
+        """Number of steps after which a reward is known: the delay, from the next drawn frame on."""
         return self._delay + (self._every - 1 if self._interpolates else 0)
+
+    def pending(self, newest: np.ndarray) -> int:
+        """Return the number of newest vector steps whose rewards are not asked for yet.
+
+        It is `lag`, and with a model that awaits an episode's end all steps since the oldest running episode began.
+
+        Args:
+            newest: (n_envs,) of `KEY_DTYPE`, rows that the newest of the vector steps arrived at.
+        """
+        if not awaits_end(self.model):
+            return self.lag
+        running = (int(key["t"]) for key in newest if (int(key["env"]), int(key["episode"])) in self._running)
+        return max(self.lag, *running, 0)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -209,6 +232,7 @@ class LazyRewards:
         encode = "embeddings" in self.model.needs
         claims: list[tuple[RowKey, str]] = []
         frames: list[np.ndarray] = []
+        kept: list[tuple[RowKey, Row]] = []
         for key, row in rows:
             if self.listener is not None:
                 self.listener.arrived(key, row)
@@ -221,11 +245,18 @@ class LazyRewards:
             if row.frames is not None and "frames" not in self.model.needs:
                 row = replace(row, frames=None)
             if is_learned(self.model):
-                row = self.model.prepare(row)
+                row = self.model.prepare(key, row)
             if row.terminated or row.truncated:
                 self._last[key.env, key.episode] = key.t
+                self._running.discard((key.env, key.episode))
+            else:
+                self._running.add((key.env, key.episode))
             if key.t > 0 or self.reads_reset:
                 self._store.add(key, row)
+                kept.append((key, row))
+        if kept and in_background(self.model):
+            begun = self.model.start([row for _, row in kept])
+            self._begun.update(zip((key for key, _ in kept), begun, strict=True))
         if frames:
             assert self._scorer is not None
             for (key, camera), ticket in zip(claims, self._scorer.submit(frames), strict=True):
@@ -243,7 +274,7 @@ class LazyRewards:
 
         Raises:
             FloatingPointError: The model gave a reward that is not finite.
-            RuntimeError: A reward was asked for twice or out of order.
+            RuntimeError: A reward was asked for twice or out of order, or before the end of its episode that it awaits.
         """
         asked: defaultdict[Place, list[int]] = defaultdict(list)
         for i, key in enumerate(keys):
@@ -254,7 +285,7 @@ class LazyRewards:
         raw = np.empty(len(keys), dtype=np.float32)
         unshaped: dict[Place, _Unshaped] = {}
         looked_at = {place: self._rows(place, steps[place]) for place in order}
-        for (place, where), rewards in zip(order.items(), self._ask(list(looked_at.values())), strict=True):
+        for (place, where), rewards in zip(order.items(), self._ask(looked_at), strict=True):
             raw[where], rows, unshaped[place] = self._fill_episode(place, steps[place], looked_at[place], rewards)
             if keep is not None and self.model.retains:
                 keep(np.array(where), rows.arrays(self.model.retains))
@@ -293,6 +324,7 @@ class LazyRewards:
         """Take note that an episode has ended at this row, though the row itself does not say so."""
         place = (key.env, key.episode)
         self._last[place] = key.t
+        self._running.discard(place)
         if self._next[place] > key.t:
             self._finish(place)
 
@@ -368,7 +400,12 @@ class LazyRewards:
         return max(0 if self._context else 1, steps[0] - self._context)
 
     def _look_ahead(self, place: Place, t: int) -> int:
-        """Time step of the next drawn frame from `t` on, if it is there and is looked at; else `t`."""
+        """Last row that the reward of step `t` looks at.
+
+        It is `t` itself, the next drawn frame where that is there and rewards are interpolated, or the episode's end.
+        """
+        if awaits_end(self.model):
+            return self._last.get(place, t)
         return next((drawn for drawn in self._drawn.get(place, ()) if drawn >= t), t)
 
     def _rows(self, place: Place, steps: list[int]) -> Rows:
@@ -379,21 +416,31 @@ class LazyRewards:
             raise RuntimeError(
                 f"Environment {env}, episode {episode}: the next reward is that of t = {expected}, not {steps[:3]}."
             )
+        if awaits_end(self.model) and place not in self._last:
+            raise RuntimeError(
+                f"Environment {env}, episode {episode} has not ended, and {type(self.model).__name__} rewards its "
+                "steps when it has. What is saved is saved where episodes start, as vlmrl.agents.checkpoints does."
+            )
         first, last = self._first(steps), self._look_ahead(place, steps[-1])
         if "embeddings" in self.model.needs:
             self._hold(place, first, last)
-        fields = self.model.needs
+        fields = frozenset() if in_background(self.model) else self.model.needs  # else it has read them already
         if self.shaping is not None:
             fields = fields | {"reward", "terminated"}
         if self.listener is not None:
             fields = fields | {"reward"}
         return self._store.rows(env, episode, first, last, fields)
 
-    def _ask(self, parts: list[Rows]) -> list[np.ndarray]:
+    def _ask(self, parts: Mapping[Place, Rows]) -> list[np.ndarray]:
         """Have the model reward rows of several episodes, in one call where it takes them so."""
+        if in_background(self.model):
+            keys = [RowKey(*place, int(t)) for place, rows in parts.items() for t in rows.t]
+            rewards = self.model.finish([self._begun.pop(key) for key in keys])
+            ends = accumulate(len(rows) for rows in parts.values())
+            return [rewards[end - len(rows) : end] for rows, end in zip(parts.values(), ends, strict=True)]
         if is_batched(self.model):
-            return self.model.reward_all(parts)
-        return [self.model(rows) for rows in parts]
+            return self.model.reward_all(list(parts.values()))
+        return [self.model(rows) for rows in parts.values()]
 
     def _fill_episode(
         self, place: Place, steps: list[int], rows: Rows, rewards: np.ndarray
@@ -491,7 +538,29 @@ class LazyRewards:
             self._finished.append(total)
 
 
-def _check_learned(model: RewardModel, shaping: PotentialShaping | None, interpolates: bool) -> None:
+def _check_hindsight(model: RewardModel, shaping: Shaping | None) -> None:
+    """Refuse what needs the reward of a step before its episode has ended.
+
+    Raises:
+        UserError: The options contradict the model.
+    """
+    if model.context != "episode" or model.requires_sync:
+        raise ValueError(
+            f"{type(model).__name__} awaits the end of episodes: its context must be 'episode', and it can end none."
+        )
+    if isinstance(shaping, RewardBonus):
+        raise UserError(
+            "use_as=bonus adds up what environment and model give for the same step, and "
+            f"{type(model).__name__} knows its part only when the episode has ended. Use use_as=reward."
+        )
+    if shaping is not None:
+        raise UserError(
+            "use_as=potential leaves what is optimal as it is because the potential of a state is the same whatever "
+            f"follows, and {type(model).__name__} rewards a step by what follows. Use use_as=reward."
+        )
+
+
+def _check_learned(model: RewardModel, shaping: Shaping | None, interpolates: bool) -> None:
     """Refuse what cannot be rewarded again, transition by transition.
 
     Raises:
@@ -499,6 +568,11 @@ def _check_learned(model: RewardModel, shaping: PotentialShaping | None, interpo
     """
     if model.context != 0:
         raise ValueError(f"{type(model).__name__} learns, and looks at more than one row: its context must be 0.")
+    if isinstance(shaping, RewardBonus):
+        raise UserError(
+            f"use_as=bonus adds a reward that stays what it was, and {type(model).__name__} changes as it learns, and "
+            "rewards again what is kept. Use use_as=reward."
+        )
     if shaping is not None:
         raise UserError(
             f"use_as=potential leaves what is optimal as it is only while the potential stays the same, and "

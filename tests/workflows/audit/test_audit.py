@@ -16,6 +16,8 @@ import pytest
 from vlmrl.commands import compose, for_hydra, plain
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import Words
+from vlmrl.reward_models.confinement.process import measured_level
+from vlmrl.reward_models.programs.answers import code_in, recordings
 from vlmrl.workflows.audit.candidates import wrong_words
 from vlmrl.workflows.audit.run import audit, short_audit, verdict_line
 from vlmrl.workflows.audit.states import draw_states, why_not
@@ -200,6 +202,39 @@ class Acts:
 def test_rewards_that_look_at_more_than_a_state_are_not_audited() -> None:
     assert "looks at earlier rows" in why_not(LooksBack())  # type: ignore[arg-type]
     assert "reads action" in why_not(Acts())  # type: ignore[arg-type]
+
+
+def test_a_reward_program_is_audited_on_the_numbers_that_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    level = f"reward.confinement={measured_level()}"
+    scene = ["env=hopper", "task=stand", "reward=text2reward", level, "states=60"]
+    (entry,) = audit(settings(tmp_path / "a", *scene))
+    assert entry.verdict is not None and entry.figures.auroc.value > 0.9
+    # The controls are programs for other tasks of the same environment.
+    assert {"wrong words: flip", "wrong words: jump", "wrong words: run"} <= {one.name for one in entry.controls}
+    output = capsys.readouterr().out
+    # A program that is there already reads no words, so none can be wrong; one with its sign turned is found out.
+    turned = tmp_path / "turned.py"
+    source = code_in(next(one for one in recordings() if (one.env, one.task) == ("hopper", "stand")).answer)
+    turned.write_text(
+        re.sub(r"return (.+), (\w+)$", r"return -(\1), {k: -v for k, v in \2.items()}", source, flags=re.M)
+    )
+    (entry,) = audit(settings(tmp_path / "b", *scene, f"reward.program={turned}"))
+    assert entry.verdict is not None and entry.verdict.word == "USELESS"
+    assert not any(one.name.startswith("wrong words") for one in entry.controls)
+    assert "GOOD" in output or "WEAK" in output
+
+
+def test_a_control_that_nobody_has_written_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    level = f"reward.confinement={measured_level()}"
+    (entry,) = audit(settings(tmp_path, "env=cartpole", "reward=text2reward", level, "states=60"))
+    assert not any(one.name.startswith("wrong words") for one in entry.controls)
+    assert "no program was recorded for these words, so this control is left out" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_the_short_audit_judges_and_leaves_out_what_it_cannot_judge() -> None:

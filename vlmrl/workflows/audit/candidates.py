@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from vlmrl.encoders.base import Encoder
 from vlmrl.envs.tasks import PREDICATES, State
 from vlmrl.reward_models.base import RewardModel, Words, sentences
+from vlmrl.workflows.build import Parts, build_model
 from vlmrl.workflows.config.scene import SceneConfig
 
 UNRELATED = 6  # wrong instructions for a sentence of a person's own
@@ -47,13 +47,13 @@ class Candidate:
 
 
 def candidates(
-    scene: SceneConfig, encoder: Encoder | None, prompts: Sequence[str], alphas: Sequence[float], letters: Any
+    scene: SceneConfig, parts: Parts, prompts: Sequence[str], alphas: Sequence[float], letters: Any
 ) -> list[Candidate]:
     """Build every reward that is compared with one encoder: the scene's own words, then each prompt, by each alpha.
 
     Args:
         scene: Task and reward.
-        encoder: None where the reward looks at no picture.
+        parts: Hold the encoder, and what a program is written for.
         prompts: Sentences to take the goal's place, one at a time.
         alphas: Strengths of the projection, for rewards that have one; empty takes the reward's own.
         letters: Iterator of names.
@@ -71,11 +71,11 @@ def candidates(
     return [
         Candidate(
             next(letters),
-            encoder.name if encoder is not None else "",
+            parts.encoder.name if parts.encoder is not None else "",
             said if scene.reads_words else None,
             getattr(config, "alpha", None),
             config,
-            config.build(said, encoder),
+            build_model(config, said, parts.encoder, parts.scene),
         )
         for said in told
         for config in settings
@@ -146,9 +146,12 @@ class Notes:
         warnings.simplefilter("always", UserWarning)
         return self
 
+    def add(self, line: str) -> None:
+        """Take a line, once."""
+        if line not in self.lines:
+            self.lines.append(line)
+
     def __exit__(self, *error: Any) -> None:
         self._catcher.__exit__(*error)
         for warning in self._caught or ():
-            line = f"{self.about}: {warning.message}" if self.about else str(warning.message)
-            if line not in self.lines:
-                self.lines.append(line)
+            self.add(f"{self.about}: {warning.message}" if self.about else str(warning.message))

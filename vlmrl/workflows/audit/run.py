@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import RewardModel
+from vlmrl.reward_models.base import RewardModel, scores_clips
+from vlmrl.reward_models.programs.answers import NoRecording
 from vlmrl.workflows.audit.candidates import Candidate, Notes, candidates, wrong_words
 from vlmrl.workflows.audit.folder import read_frames
 from vlmrl.workflows.audit.page import contact_sheet, write_page
+from vlmrl.workflows.audit.preflight import preflight, preflight_line
 from vlmrl.workflows.audit.results import Audited, cell
 from vlmrl.workflows.audit.scores import Judge
 from vlmrl.workflows.audit.states import LabelledStates, counts, draw_states, why_not
 from vlmrl.workflows.audit.verdict import fails, judge
-from vlmrl.workflows.build import Parts, build_parts, resolve_device
+from vlmrl.workflows.build import Parts, build_model, build_parts, resolve_device
 from vlmrl.workflows.config.audit import AuditConfig
 from vlmrl.workflows.config.scene import SceneConfig
 from vlmrl.workflows.predicates import write
@@ -44,7 +47,8 @@ def audit(settings: AuditConfig) -> list[Audited]:
         settings: Says which rewards and which states; `run_dir` is the folder for page and figures.
 
     Returns:
-        Every reward, in the order of the tables; those with a verdict are the best of their encoder.
+        Every reward, in the order of the tables; those with a verdict are the best of their encoder. None for a reward
+        of clips, which states by themselves say nothing of: of it is said whether it sees anything.
 
     Raises:
         UserError: A reward cannot be built or audited, or the states are not there.
@@ -60,7 +64,10 @@ def audit(settings: AuditConfig) -> list[Audited]:
         with notes:
             for choice in settings.encoders or (scene.encoder,):
                 parts = build_parts(replace(scene, encoder=choice), device)
-                built.append((parts, candidates(scene, parts.encoder, settings.prompts, settings.alphas, names)))
+                built.append((parts, candidates(scene, parts, settings.prompts, settings.alphas, names)))
+                if scores_clips(parts.model):
+                    _preflight(settings, parts, console)
+                    return []
                 _check(scene, parts.model)
         views: dict[Any, LabelledStates] = {}
         results: list[Audited] = []
@@ -109,22 +116,36 @@ def audit_encoder(
         notes: Takes what the encoder warns of.
         progress: Whether to show a progress bar.
     """
-    rows = states.rows(states.embed(parts.encoder, progress) if parts.encoder is not None else {})
+    embeddings = states.embed(parts.encoder, progress) if parts.encoder is not None else {}
     measured = Judge(states, seed)
     results = []
     for candidate in rewards:
-        scores = np.asarray(candidate.model(rows), dtype=np.float32)
+        scores = _scores(candidate.model, states, embeddings)
         results.append(Audited(candidate, states, measured, scores, measured.figures(scores)))
     best = max(results, key=lambda entry: entry.figures.choice)
     controls = measured.blind_controls(best.scores)
     state = {name: values[0] for name, values in states.state.items()} or None
     for name, words in wrong_words(scene, state).items():
         notes.about = name
-        with notes:
-            wrong = best.candidate.config.build(words, parts.encoder)
-        controls.append(measured.control(name, np.asarray(wrong(rows), dtype=np.float32), best.scores))
+        try:
+            with notes:
+                wrong = build_model(best.candidate.config, words, parts.encoder, parts.scene)
+        except NoRecording:
+            notes.add(f"{name}: no program was recorded for these words, so this control is left out")
+            continue
+        controls.append(measured.control(name, _scores(wrong, states, embeddings), best.scores))
     verdict = judge(best.figures, controls)
     return [replace(entry, controls=tuple(controls), verdict=verdict) if entry is best else entry for entry in results]
+
+
+def _scores(model: RewardModel, states: LabelledStates, embeddings: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Reward states, (n,) float32, and end what the model has started for it."""
+    try:
+        return np.asarray(model(states.rows(embeddings, model)), dtype=np.float32)
+    finally:
+        close = getattr(model, "close", None)
+        if close is not None:
+            close()
 
 
 def short_audit(scene: SceneConfig, parts: Parts, seed: int) -> Audited | None:
@@ -156,6 +177,26 @@ def verdict_line(entry: Audited) -> str:
     return f"[bold {COLOURS[word]}]{word}[/]. {escape(entry.verdict.reason + advice)}"
 
 
+def _preflight(settings: AuditConfig, parts: Parts, console: Console) -> None:
+    """Say of a reward of clips whether it sees anything, and write the figures.
+
+    Raises:
+        UserError: Pictures, or several sentences or encoders, are to be compared.
+    """
+    assert scores_clips(parts.model)
+    if settings.frames is not None or settings.prompts or settings.encoders:
+        raise UserError(
+            f"reward={settings.scene.reward.name} scores clips, and is not audited on single pictures, nor with "
+            "several sentences or encoders at a time. Leave frames, prompts and encoders out, or audit recorded "
+            "clips, dataset=."
+        )
+    found = preflight(parts.model, parts.env, settings.seed)
+    folder = create(Path(settings.run_dir), settings)
+    folder.result.write_text(json.dumps({"preflight": found.plain()}, indent=2) + "\n")
+    console.print(f"preflight of {_title(settings)}: {preflight_line(found)}", highlight=False)
+    console.print(f"figures: {shown(folder.result)}", soft_wrap=True, highlight=False)
+
+
 def _check(scene: SceneConfig, model: RewardModel) -> None:
     reason = why_not(model)
     if reason:
@@ -166,7 +207,8 @@ def _states(settings: AuditConfig, parts: Parts) -> LabelledStates:
     if settings.frames is not None:
         return read_frames(settings.frames, parts.env.task.camera, settings.progress_bar)
     pictures = bool(parts.model.needs & {"embeddings", "frames"})
-    return draw_states(parts.env, settings.states, settings.seed, pictures, settings.progress_bar)
+    quantities = "quantities" in parts.model.needs
+    return draw_states(parts.env, settings.states, settings.seed, pictures, settings.progress_bar, quantities)
 
 
 def _title(settings: AuditConfig) -> str:

@@ -11,11 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from vlmrl.encoders.base import Encoder
+from vlmrl.envs.abstraction import StateReader
 from vlmrl.envs.make import EnvSettings, make_env
 from vlmrl.envs.row_writer import look
 from vlmrl.envs.tasks import dense_reward, holds
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import RewardModel, is_learned
+from vlmrl.quantities import Abstraction
+from vlmrl.reward_models.base import RewardModel, is_learned, quantities_of
 from vlmrl.rows import Rows
 from vlmrl.workflows.audit.sources import sources
 
@@ -24,7 +26,7 @@ MIX = {"done": 0.4, "nearly": 0.3, "not done": 0.3}
 NEARLY = 0.5  # ground-truth reward, 0 to 1, from which on a state counts as nearly done
 TURN = 5  # states that a source draws before it is the next one's turn
 FEWEST = 10  # states that an audit needs of each label
-FIELDS = frozenset({"embeddings", "frames", "reward", "state"})  # row fields that a state by itself has
+FIELDS = frozenset({"embeddings", "frames", "quantities", "reward", "state"})  # row fields that a state by itself has
 BATCH = 64  # pictures encoded at once
 
 
@@ -40,6 +42,8 @@ class LabelledStates:
         source: n strings: where each comes from.
         group: (n,) int64: states with the same number come from one episode or clip.
         state: {name: (n, ...)}, simulator state; empty for a person's own frames.
+        quantities: (n, size) float64, all that programs may read; None where none does.
+        abstraction: What the quantities mean.
     """
 
     frames: Mapping[str, Any]
@@ -48,6 +52,8 @@ class LabelledStates:
     source: tuple[str, ...]
     group: np.ndarray
     state: Mapping[str, np.ndarray]
+    quantities: np.ndarray | None = None
+    abstraction: Abstraction | None = None
 
     def __len__(self) -> int:
         return len(self.done)
@@ -57,13 +63,21 @@ class LabelledStates:
         """(n,) str, the kinds of `MIX`."""
         return np.where(self.done, "done", np.where(self.truth >= NEARLY, "nearly", "not done"))
 
-    def rows(self, embeddings: Mapping[str, np.ndarray]) -> Rows:
+    def rows(self, embeddings: Mapping[str, np.ndarray], model: RewardModel) -> Rows:
         """Return the states as rows for a reward model that looks at one row at a time.
+
+        Nobody has acted to get into a state that was put up: to a program the action is one of zeros.
 
         Args:
             embeddings: {camera: (n, E) float32}; empty if the model reads none.
+            model: The reward model.
         """
         columns = {"embeddings": embeddings, "frames": self.frames, "reward": self.truth, "state": self.state}
+        if self.quantities is not None and self.abstraction is not None:
+            read = quantities_of(model)
+            chosen = slice(None) if read is None else self.abstraction.narrowed(read)[1]
+            columns["quantities"] = self.quantities[:, chosen]
+            columns["action"] = np.zeros((len(self), len(self.abstraction.action)))
         return Rows(np.arange(len(self)), columns)
 
     def embed(self, encoder: Encoder, progress: bool) -> dict[str, np.ndarray]:
@@ -103,11 +117,14 @@ def why_not(model: RewardModel) -> str:
             f"it looks at {model.context if model.context == 'episode' else 'earlier'} rows, and an audit scores "
             + ("states by themselves")
         )
-    missing = sorted(model.needs - FIELDS)
+    # The reward of a program is mostly of the state; its penalty of effort is then that of no action.
+    missing = sorted(model.needs - FIELDS - ({"action"} if "quantities" in model.needs else set()))
     return f"it reads {', '.join(missing)}, which a state by itself does not have" if missing else ""
 
 
-def draw_states(settings: EnvSettings, n: int, seed: int, pictures: bool, progress: bool = False) -> LabelledStates:
+def draw_states(
+    settings: EnvSettings, n: int, seed: int, pictures: bool, progress: bool = False, quantities: bool = False
+) -> LabelledStates:
     """Draw states of a task from all sources of its environment, until there are enough of each kind of `MIX`.
 
     What is rare stays rarer than it should be: a source that is of no use any more is left (`Source.patience`).
@@ -118,9 +135,10 @@ def draw_states(settings: EnvSettings, n: int, seed: int, pictures: bool, progre
         seed: Seed; the same one gives the same states.
         pictures: Whether pictures are needed.
         progress: Whether to show a progress bar.
+        quantities: Whether what programs read is needed.
 
     Raises:
-        UserError: Too few states of one label were found.
+        UserError: Too few states of one label were found, or programs cannot read the environment.
     """
     task = settings.task
     if task.predicate is None:
@@ -132,6 +150,8 @@ def draw_states(settings: EnvSettings, n: int, seed: int, pictures: bool, progre
     kept: dict[str, list[Any]] = {name: [] for name in ("done", "truth", "source", "group")}
     frames: dict[str, list[np.ndarray]] = {}
     state: dict[str, list[np.ndarray]] = {}
+    reader = StateReader(env) if quantities else None
+    numbers: list[np.ndarray] = []
     group = drawn = 0
     bar = tqdm(total=sum(wanted.values()), desc="drawing states", unit="state", disable=not progress)
     try:
@@ -159,6 +179,8 @@ def draw_states(settings: EnvSettings, n: int, seed: int, pictures: bool, progre
                             column.append(value)
                         for key, value in now.items():
                             state.setdefault(key, []).append(value)
+                        if reader is not None:
+                            numbers.append(reader())
                         if pictures:
                             for camera, picture in look(env, task.cameras).items():
                                 frames.setdefault(camera, []).append(picture)
@@ -172,6 +194,8 @@ def draw_states(settings: EnvSettings, n: int, seed: int, pictures: bool, progre
         tuple(kept["source"]),
         np.array(kept["group"], dtype=np.int64),
         {name: np.stack(values) for name, values in state.items()},
+        np.stack(numbers) if numbers else None,
+        reader.abstraction if reader is not None else None,
     )
     check_labels(
         states, f"In {drawn:,} states drawn from {', '.join(found)}", "bring labelled pictures, frames=<folder>"

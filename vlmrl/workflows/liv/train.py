@@ -69,13 +69,16 @@ def load_base(weights: str, device: str) -> Base:
     return Base(model, tokenizer, own, own.size, json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8")))
 
 
+def base_config(weights: str) -> LivConfig | MiniConfig | OpenClipConfig:
+    """Return settings of the encoder with weights of any of the kinds of `load_base`."""
+    if weights and Path(weights).is_file():
+        return LivConfig(path=weights)
+    return MiniConfig() if not weights else OpenClipConfig(model=f"local-dir:{weights}")
+
+
 def base_encoder(weights: str, device: str) -> Encoder:
     """Load weights of any of the kinds of `load_base` as an encoder."""
-    if weights and Path(weights).is_file():
-        return LivConfig(path=weights).build(device)
-    if not weights:
-        return MiniConfig().build(device)
-    return OpenClipConfig(model=f"local-dir:{weights}").build(device)
+    return base_config(weights).build(device)
 
 
 def save(base: Base, folder: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Learns prompts for the ways in which clips fail."""
