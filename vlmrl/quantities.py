@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 Path = tuple[str, ...]
 
@@ -78,6 +80,22 @@ class Abstraction:
         """Yield every quantity with its path, such as ("bodies", "torso", "position")."""
         yield from _leaves(self.state, ())
 
+    def narrowed(self, paths: Collection[Path]) -> tuple[Abstraction, np.ndarray]:
+        """Return the abstraction of some of the quantities, in the same order, in a shorter vector of their own.
+
+        Args:
+            paths: Paths of leaves, as `leaves` gives them.
+
+        Returns:
+            The abstraction, and for each place of its vector the place in this one, (size,) int64.
+        """
+        chosen = sorted((leaf.start, leaf.size, path) for path, leaf in self.leaves() if path in paths)
+        starts, size = {}, 0
+        for _, length, path in chosen:
+            starts[path], size = size, size + length
+        places = [place for start, length, _ in chosen for place in range(start, start + length)]
+        return replace(self, state=_narrowed(self.state, (), starts), size=size), np.array(places, dtype=np.int64)
+
     @property
     def signature(self) -> str:
         """SHA-256, hex, of all names and shapes: a program that fits one environment fits all with this signature."""
@@ -97,6 +115,19 @@ def _leaves(group: Group, path: Path) -> Iterator[tuple[Path, Quantity]]:
             yield from _leaves(member, (*path, member.name))
         else:
             yield (*path, member.name), member
+
+
+def _narrowed(group: Group, path: Path, starts: dict[Path, int]) -> Group:
+    """Return a group with the leaves that have a start, and without the groups that are left empty."""
+    members: list[Group | Quantity] = []
+    for member in group.members:
+        own = (*path, member.name)
+        if isinstance(member, Group):
+            inner = _narrowed(member, own, starts)
+            members += [inner] if inner.members else []
+        elif own in starts:
+            members.append(replace(member, start=starts[own]))
+    return replace(group, members=tuple(members))
 
 
 def _collect(group: Group, classes: dict[str, Group]) -> None:

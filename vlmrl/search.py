@@ -16,6 +16,7 @@ Improve a reward program: several are written, the better ones trained with, and
 
   python -m vlmrl.search env=hopper task=flip reward.completions=judge reward.temperature=1 judge=openai judge.model=...
   python -m vlmrl.search env=cartpole samples=1 rounds=1 total_timesteps=50000
+  python -m vlmrl.search env=humanoid goal='a humanoid robot waving' feedback=clips ...   # you choose, at a page
   python -m vlmrl.search resume=runs/searches/<search>/<time>
 """
 

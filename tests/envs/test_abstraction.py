@@ -24,7 +24,7 @@ SUITE = ["Ant", "CartPole", "HalfCheetah", "Hopper", "Humanoid", "MountainCar", 
 
 def _view(reader: StateReader, flat: np.ndarray) -> Any:
     layout = [(list(path), leaf.start, list(leaf.shape)) for path, leaf in reader.abstraction.leaves()]
-    return View("state", tree_of(layout), flat)
+    return View("state", tree_of(layout), [flat])
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ environment nor its reward is ever read.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from vlmrl.errors import UserError
-from vlmrl.quantities import Abstraction, Group, Quantity
+from vlmrl.quantities import Abstraction, Group, Path, Quantity
 
 Read = Callable[[], np.ndarray]
 
@@ -30,6 +30,8 @@ class StateReader:
 
     Args:
         env: The environment, wrapped or not.
+        paths: Quantities to read, of those that the environment has; None reads all. What a program does not look at
+            costs nothing.
 
     Attributes:
         abstraction: What the numbers mean.
@@ -38,12 +40,12 @@ class StateReader:
         UserError: The environment is not made with MuJoCo and does not describe its state.
     """
 
-    def __init__(self, env: gym.Env):
+    def __init__(self, env: gym.Env, paths: Collection[Path] | None = None):
         core = env.unwrapped
         if hasattr(core, "described_state"):
-            self.abstraction, self._read = _described(core)
+            self.abstraction, self._read = _described(core, paths)
         elif _is_mujoco(core):
-            self.abstraction, self._read = _generated(core)
+            self.abstraction, self._read = _generated(core, paths)
         else:
             raise UserError(
                 f"Programs cannot read {core}: it is not made with MuJoCo and does not say what its state means. Give "
@@ -93,13 +95,12 @@ def _random_action(space: gym.Space, rng: np.random.Generator) -> Any:
 # Environments that describe themselves
 
 
-def _described(core: Any) -> tuple[Abstraction, Read]:
+def _described(core: Any, paths: Collection[Path] | None) -> tuple[Abstraction, Read]:
     members: list[Group | Quantity] = []
     size = 0
     for name, (meaning, shape) in core.described_state.items():
         members.append(Quantity(name, meaning, tuple(shape), size))
         size += members[-1].size  # type: ignore[union-attr]
-    names = [member.name for member in members]
     if not hasattr(core, "simulator_state"):
         raise UserError(f"{core} has described_state but no simulator_state() that returns it.")
     spec = core.spec.id if core.spec is not None else type(core).__name__
@@ -111,11 +112,16 @@ def _described(core: Any) -> tuple[Abstraction, Read]:
         notes=tuple(getattr(core, "described_notes", ())),
         size=size,
     )
+    if paths is not None:
+        abstraction, _ = abstraction.narrowed(paths)
+    places = [(leaf.name, leaf.start, leaf.start + leaf.size) for _, leaf in abstraction.leaves()]
 
     def read() -> np.ndarray:
-        state = core.simulator_state()
+        state, flat = core.simulator_state(), np.empty(abstraction.size)
         try:
-            return np.concatenate([np.asarray(state[name], dtype=np.float64).reshape(-1) for name in names])
+            for name, start, stop in places:
+                flat[start:stop] = np.asarray(state[name]).reshape(-1)
+            return flat
         except KeyError as error:
             raise UserError(f"{core} describes {error}, but its simulator_state() does not return it.") from error
 
@@ -142,7 +148,7 @@ class _Block:
         return start
 
 
-def _generated(core: Any) -> tuple[Abstraction, Read]:
+def _generated(core: Any, paths: Collection[Path] | None) -> tuple[Abstraction, Read]:
     """Describe a MuJoCo model, and read what it says of a state.
 
     Positions, rotations and velocities are those of MuJoCo's last forward pass, the beginning of the last simulation
@@ -185,7 +191,10 @@ def _generated(core: Any) -> tuple[Abstraction, Read]:
         notes=tuple([*notes, *getattr(core, "described_notes", ())]),
         size=block.size,
     )
-    return abstraction, _mujoco_read(model, core.data, geoms, floors, at, block.size)
+    places = np.arange(block.size)
+    if paths is not None:
+        abstraction, places = abstraction.narrowed(paths)
+    return abstraction, _mujoco_read(model, core.data, geoms, floors, at, places)
 
 
 def _bodies(model: Any, start: Any, at: dict[str, int]) -> Iterable[Group]:
@@ -289,44 +298,54 @@ def _actuators(model: Any) -> Iterable[str]:
         yield f"{target}, {limits}, times a gear of {_number(model.actuator_gear[i, 0])}"
 
 
-def _mujoco_read(model: Any, data: Any, geoms: list[int], floors: list[int], at: dict[str, int], size: int) -> Read:
-    """Return a function that gathers the flat vector; the views of `data` stay valid as long as the environment."""
-    nb, ng = model.nbody - 1, len(geoms)
-    xpos, xmat, cvel = data.xpos[1:], data.xmat[1:], data.cvel[1:]
-    subtree_com, geom_xpos, qpos, qvel = data.subtree_com, data.geom_xpos, data.qpos, data.qvel
-    roots, chosen = model.body_rootid[1:].copy(), np.array(geoms)
-    is_floor = np.zeros(model.ngeom, dtype=bool)
-    is_floor[floors] = True
+def _mujoco_read(
+    model: Any, data: Any, geoms: list[int], floors: list[int], at: dict[str, int], places: np.ndarray
+) -> Read:
+    """Return a function that gathers the numbers at these places of the flat vector, (n,) int in rising order.
+
+    It copies each number once, into the vector that it returns; the views of `data` stay valid as long as the
+    environment.
+    """
+    import mujoco
+
+    cuts = [*np.searchsorted(places, list(at.values())).tolist(), len(places)]
+    # For each kind of quantity its places within its own block, and where they go in the vector.
+    own = {name: places[cuts[i] : cuts[i + 1]] - at[name] for i, name in enumerate(at)}
+    into = {name: slice(cuts[i], cuts[i + 1]) for i, name in enumerate(at)}
+    velocities = np.empty((model.nbody, 6))  # of each body: around the world's axes, then of its origin
+    moving = sorted({1 + int(place) // 3 for place in own["velocity"]})
+    rows, body_object = [(body, velocities[body]) for body in moving], mujoco.mjtObj.mjOBJ_XBODY
+    # Sources and the places of them that are read; bodies are counted from the world, which is not among them.
+    sources = {
+        "position": (data.xpos, own["position"] + 3),
+        "rotation": (data.xmat, own["rotation"] + 9),
+        "velocity": (velocities, 6 * (1 + own["velocity"] // 3) + 3 + own["velocity"] % 3),
+        # cvel is (angular, linear) velocity; the angular one is the same at every point of a body.
+        "angular": (data.cvel, 6 * (1 + own["angular"] // 3) + own["angular"] % 3),
+        "geoms": (data.geom_xpos, 3 * np.array(geoms, dtype=np.int64)[own["geoms"] // 3] + own["geoms"] % 3),
+        "qpos": (data.qpos, own["qpos"]),
+        "qvel": (data.qvel, own["qvel"]),
+    }
+    copies = [(source.reshape(-1), read, into[name]) for name, (source, read) in sources.items() if len(read)]
+    touchable = {geoms[place]: into["contacts"].start + i for i, place in enumerate(own["contacts"].tolist())}
+    is_floor = set(floors)
 
     def read() -> np.ndarray:
-        flat = np.empty(size)
-        flat[at["position"] : at["rotation"]] = xpos.reshape(-1)
-        flat[at["rotation"] : at["velocity"]] = xmat.reshape(-1)
-        # cvel is (angular, linear) velocity at the centre of mass of the whole tree; MuJoCo's documentation of
-        # mjData.cvel. At another point it is v + w x (point - centre).
-        spin, arm = cvel[:, :3], xpos - subtree_com[roots]
-        velocity = flat[at["velocity"] : at["angular"]].reshape(nb, 3)
-        velocity[:] = cvel[:, 3:]
-        velocity += spin[:, _NEXT] * arm[:, _PREVIOUS] - spin[:, _PREVIOUS] * arm[:, _NEXT]
-        flat[at["angular"] : at["geoms"]] = spin.reshape(-1)
-        flat[at["geoms"] : at["contacts"]] = geom_xpos[chosen].reshape(-1)
-        touching = np.zeros(model_ngeom)
-        pairs = data.contact.geom
-        if len(pairs):
-            first, second = pairs[:, 0], pairs[:, 1]
-            touching[second[is_floor[first]]] = 1.0
-            touching[first[is_floor[second]]] = 1.0
-        flat[at["contacts"] : at["qpos"]] = touching[chosen]
-        flat[at["qpos"] : at["qvel"]] = qpos
-        flat[at["qvel"] :] = qvel
+        for body, velocity in rows:
+            mujoco.mj_objectVelocity(model, data, body_object, body, velocity, 0)
+        flat = np.empty(len(places))
+        for source, chosen, target in copies:
+            source.take(chosen, out=flat[target], mode="clip")  # "raise" would go through a buffer
+        if touchable:
+            flat[into["contacts"]] = 0.0
+            for first, second in data.contact.geom.tolist():
+                if first in is_floor and second in touchable:
+                    flat[touchable[second]] = 1.0
+                if second in is_floor and first in touchable:
+                    flat[touchable[first]] = 1.0
         return flat
 
-    model_ngeom = model.ngeom
-    assert at["contacts"] + ng == at["qpos"]
     return read
-
-
-_NEXT, _PREVIOUS = [1, 2, 0], [2, 0, 1]  # of a cross product's three entries
 
 
 def _body(model: Any, i: int) -> str:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,13 +21,16 @@ from vlmrl.errors import UserError
 from vlmrl.judges.desk import Desk
 from vlmrl.quantities import Abstraction
 from vlmrl.reward_models.base import Words
-from vlmrl.reward_models.confinement.process import ConfinedProgram, Level, ProgramError, check_level
+from vlmrl.reward_models.confinement.process import ROWS, ConfinedProgram, Level, ProgramError, Result, check_level
 from vlmrl.reward_models.programs.answers import DeskWriter, RecordedWriter, Writer, code_in, examples, recordings
 from vlmrl.reward_models.programs.contract import STATES, Checked, check, found
 from vlmrl.reward_models.programs.generate import Attempt, generate
+from vlmrl.reward_models.programs.grammar import quantities_read
 from vlmrl.reward_models.programs.prompt import opening, text
-from vlmrl.rows import Rows
+from vlmrl.rows import Row, Rows
 from vlmrl.typed import Count, Natural, Positive, Range
+
+Begun = tuple[int, int]  # number of a call, and of a row in it
 
 
 class Scene(Protocol):
@@ -57,13 +61,14 @@ class ProgramReward:
 
     Args:
         config: Settings with which the same model is built again: the program is in them.
-        abstraction: What the program reads.
+        abstraction: What it could read.
         attempts: How the program came about; empty where it was given.
         checked: What the checks found.
         writer: Where the program comes from.
 
     Attributes:
         config: See above.
+        quantities: What the program reads; see `QuantityReadingModel`.
         files: {name: text}, what a run writes down beside its settings.
         summary: What a person is told at start.
     """
@@ -72,6 +77,7 @@ class ProgramReward:
     context = 0
     retains: frozenset[str] = frozenset()
     requires_sync = False
+    delay = 1  # a vector step takes far longer than a call, and a call in which nobody waits costs next to nothing
 
     def __init__(
         self,
@@ -82,8 +88,9 @@ class ProgramReward:
         writer: str,
     ):
         assert config.program is not None
-        self.config, self.abstraction = config, abstraction
-        self.source = config.program
+        self.config, self.source = config, config.program
+        self.quantities = quantities_read(self.source, abstraction)
+        self.abstraction, _ = abstraction.narrowed(self.quantities)
         self.files = {
             "program.py": self.source,
             "program.json": json.dumps(
@@ -108,6 +115,9 @@ class ProgramReward:
         )
         self._sums: dict[str, float] = {}
         self._count = 0
+        # Of calls that were collected, by their numbers: rewards, and how many of them nobody has taken yet.
+        self._rewards: dict[int, np.ndarray] = {}
+        self._unread: dict[int, int] = {}
 
     @cached_property
     def program(self) -> ConfinedProgram:
@@ -115,30 +125,70 @@ class ProgramReward:
         return ConfinedProgram(self.source, self.abstraction, self.config.confinement, self.config.timeout_s)
 
     def __call__(self, rows: Rows) -> np.ndarray:
-        """Return the rewards, (n,) float32."""
-        return self.reward_all([rows])[0]
-
-    def reward_all(self, parts: Sequence[Rows]) -> list[np.ndarray]:
-        """Reward the rows of several episodes in one call of the program; see `BatchedRewardModel`.
+        """Return the rewards, (n,) float32.
 
         Raises:
             UserError: The program fails now, though it passed its checks.
         """
-        states = np.concatenate([rows["quantities"] for rows in parts])
-        actions = np.concatenate([rows["action"].reshape(len(rows), -1) for rows in parts]).astype(np.float64)
+        actions = rows["action"].reshape(len(rows), -1).astype(np.float64)
+        with self._explained():
+            return self._noted(self.program(rows["quantities"], actions))
+
+    def start(self, rows: Sequence[Row]) -> list[Begun]:
+        """Have the program reward rows while others go on, in one call; see `BackgroundRewardModel`.
+
+        Raises:
+            UserError: See `__call__`.
+        """
+        acted = next((row.action for row in rows if row.action is not None), None)
+        nothing = np.zeros_like(acted) if acted is not None else np.zeros(len(self.abstraction.action))
+        states = np.array([row.quantities for row in rows])
+        actions = np.array([nothing if row.action is None else row.action for row in rows], dtype=np.float64)
+        actions = actions.reshape(len(rows), -1)
+        begun: list[Begun] = []
+        with self._explained():
+            for first in range(0, len(rows), ROWS):
+                part = slice(first, first + ROWS)
+                number = self.program.submit(states[part], actions[part])
+                begun += [(number, i) for i in range(len(states[part]))]
+        return begun
+
+    def finish(self, begun: Sequence[Begun]) -> np.ndarray:
+        """Return the rewards of rows that were begun, (n,) float32.
+
+        Raises:
+            UserError: See `__call__`.
+        """
+        for number in dict.fromkeys(number for number, _ in begun):
+            if number not in self._rewards:
+                with self._explained():
+                    rewards = self._noted(self.program.collect(number))
+                self._rewards[number], self._unread[number] = rewards, len(rewards)
+        found = np.array([self._rewards[number][i] for number, i in begun], dtype=np.float32)
+        for number, _ in begun:
+            self._unread[number] -= 1
+            if not self._unread[number]:
+                del self._rewards[number], self._unread[number]
+        return found
+
+    def _noted(self, result: Result) -> np.ndarray:
+        """Return the totals of a call, (n,) float32, and count its components."""
+        total, components = result
+        self._count += len(total)
+        for name, values in components.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(values.sum())
+        return total.astype(np.float32)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         try:
-            total, components = self.program(states, actions)
+            yield
         except ProgramError as error:
             raise UserError(
                 f"The reward program failed on a state that it was not tried on: {found(error, self.source)}\nIts text "
                 "is in program.py of the run's folder, and what was learned so far is saved. Put it right and start "
                 "anew with reward.program=<file.py>."
             ) from error
-        self._count += len(total)
-        for name, values in components.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(values.sum())
-        ends = np.cumsum([len(rows) for rows in parts])[:-1]
-        return np.split(total.astype(np.float32), ends)
 
     def pop_stats(self) -> dict[str, float]:
         """Return the mean of each component since the last call; empty where nothing was rewarded."""
@@ -181,6 +231,11 @@ class Text2RewardConfig:
 
     uses_encoder: ClassVar[bool] = False
     uses_scene: ClassVar[bool] = True
+
+    @property
+    def uses_words(self) -> bool:
+        """Whether the words of the task matter: not to a program that is there already."""
+        return self.program is None
 
     def build(self, words: Words, encoder: None, scene: Scene) -> ProgramReward:
         """Have a program written, if none is given, and check it.
@@ -237,7 +292,8 @@ class Text2RewardConfig:
         if self.completions == "judge":
             if scene.desk is None:
                 raise UserError(
-                    "reward.completions=judge asks a judge, and this command has none. Name one: judge=openai."
+                    "reward.completions=judge asks a judge, and this command has none. Where it takes one: "
+                    "judge=openai. Else name what was written in training: reward.program=<run folder>/program.py."
                 )
             return DeskWriter(scene.desk())
         if self.shots:

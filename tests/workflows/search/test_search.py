@@ -18,7 +18,8 @@ from vlmrl.workflows.config.search import SearchConfig, search_settings
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.run_folder import RunFolder, create
 from vlmrl.workflows.search import run as search_run
-from vlmrl.workflows.search.run import candidate_id, search, survivors
+from vlmrl.workflows.search.run import candidate_id, search
+from vlmrl.workflows.search.selection import survivors
 
 
 def program(quality: float, sign: str = "") -> str:

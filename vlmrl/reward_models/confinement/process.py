@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ from vlmrl.quantities import Abstraction
 from vlmrl.reward_models.confinement import landlock, seccomp
 from vlmrl.reward_models.confinement.worker import (
     CALL,
+    CHUNK,
     DONE,
     FAILED,
     HEADER,
@@ -34,6 +36,9 @@ from vlmrl.reward_models.confinement.worker import (
 Level = Literal["full", "rlimit", "none"]
 """How a program is confined, each on top of the next: full, by Landlock and a filter of system calls; rlimit, by limits
 of memory, files and processes; none, by a process of its own with an empty environment."""
+
+Result = tuple[np.ndarray, dict[str, np.ndarray]]
+"""Totals (n,) float64 and {component: (n,) float64}."""
 
 ROWS = 1024  # rows of one call: what it takes stays far below the memory limit
 START_TIMEOUT = 60.0  # s that a process has to import numpy, on a machine that does much else
@@ -104,6 +109,10 @@ class ConfinedProgram:
         check_level(level)
         self.source, self.abstraction, self.level, self.timeout = source, abstraction, level, timeout
         self._names: tuple[bytes, tuple[str, ...]] = (b"", ())
+        self._asked = 0  # requests so far
+        self._waiting: deque[tuple[int, int]] = deque()  # number and rows of those that are not answered, in order
+        self._answers: dict[int, Result | ProgramError] = {}  # answers that nobody has asked for yet
+        self._data = b""  # of an answer that has come in part
         self._process = _spawn(level)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -119,7 +128,7 @@ class ConfinedProgram:
             self.close()
             raise
 
-    def __call__(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def __call__(self, states: np.ndarray, actions: np.ndarray) -> Result:
         """Reward states.
 
         Args:
@@ -133,7 +142,7 @@ class ConfinedProgram:
             ProgramError: It failed; the process is then gone unless it raised an ordinary exception.
         """
         parts = [
-            self._call(states[first : first + ROWS], actions[first : first + ROWS])
+            self.collect(self.submit(states[first : first + ROWS], actions[first : first + ROWS]))
             for first in range(0, len(states), ROWS)
         ]
         if len(parts) == 1:
@@ -144,6 +153,44 @@ class ConfinedProgram:
         return np.concatenate([total for total, _ in parts]), {
             name: np.concatenate([components[name] for _, components in parts]) for name in names
         }
+
+    def submit(self, states: np.ndarray, actions: np.ndarray) -> int:
+        """Ask for rewards without waiting for them.
+
+        Args:
+            states: (n, abstraction.size) float64, n at most `ROWS`.
+            actions: (n, A) float64.
+
+        Returns:
+            The number by which `collect` names the call.
+
+        Raises:
+            ProgramError: The process is gone, or it does not take more.
+        """
+        rows, width = len(states), actions.shape[1]
+        if states.shape[1] != self.abstraction.size:
+            raise ValueError(f"States have {self.abstraction.size} numbers here, and these have {states.shape[1]}.")
+        return self._ask(
+            CALL,
+            rows,
+            SHAPE.pack(rows, states.shape[1], width, 0),
+            np.ascontiguousarray(states, dtype="<f8").tobytes(),
+            np.ascontiguousarray(actions, dtype="<f8").tobytes(),
+        )
+
+    def collect(self, number: int) -> Result:
+        """Return what `__call__` would have, once for each call that was submitted; waits for it.
+
+        Raises:
+            ProgramError: See `__call__`.
+        """
+        deadline = time.monotonic() + self.timeout
+        while number not in self._answers:
+            self._take_answer(deadline)
+        answer = self._answers.pop(number)
+        if isinstance(answer, ProgramError):
+            raise answer
+        return answer
 
     def close(self) -> None:
         """End the process and all that it may have started."""
@@ -173,7 +220,7 @@ class ConfinedProgram:
         if kind != READY:
             raise ProgramError("protocol", "the process did not say that it is ready")
         layout = [(list(path), leaf.start, list(leaf.shape)) for path, leaf in self.abstraction.leaves()]
-        self._ask(LOAD, json.dumps({"source": self.source, "layout": layout}).encode())
+        self.collect(self._ask(LOAD, 0, json.dumps({"source": self.source, "layout": layout}).encode()))
 
     def close_reading(self) -> None:
         """Keep what the process wrote on its standard error, before it could take a program, and end it."""
@@ -188,16 +235,47 @@ class ConfinedProgram:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _call(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        rows, width = len(states), actions.shape[1]
-        payload = b"".join(
-            [
-                SHAPE.pack(rows, states.shape[1], width, 0),
-                np.ascontiguousarray(states, dtype="<f8").tobytes(),
-                np.ascontiguousarray(actions, dtype="<f8").tobytes(),
-            ]
-        )
-        reply = self._ask(CALL, payload)
+    def _ask(self, kind: bytes, rows: int, *payload: bytes) -> int:
+        """Send a request about so many rows; return its number."""
+        self._send(b"".join([HEADER.pack(kind, sum(map(len, payload))), *payload]), time.monotonic() + self.timeout)
+        self._asked += 1
+        self._waiting.append((self._asked, rows))
+        return self._asked
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        rest = memoryview(data)
+        while rest:
+            for descriptor, _ in self._wait(self._poll_in, deadline):
+                if descriptor == self._out:
+                    self._take_early(deadline)
+            try:
+                rest = rest[os.write(self._in, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:
+                raise self._ended() from None
+
+    def _take_early(self, deadline: float) -> None:
+        """Take an answer that has come before it was asked for, so that the process need not wait to write it."""
+        if not self._waiting:
+            raise self._ended() if self._process.poll() is not None else self._broken("an answer to nothing")
+        self._take_answer(deadline)
+
+    def _take_answer(self, deadline: float) -> None:
+        """Receive the answer to the oldest request that has none."""
+        kind, reply = self._receive(deadline)
+        number, rows = self._waiting.popleft()
+        if kind == FAILED:
+            line, name, text = _parts(reply)
+            failure = "contract" if name == "ContractError" else "exception"
+            self._answers[number] = ProgramError(failure, _words(name, text), line)
+        elif kind != DONE:
+            raise self._broken("a message of an unknown kind")
+        else:
+            self._answers[number] = self._result(reply, rows) if rows else (np.empty(0), {})
+
+    def _result(self, reply: bytes, rows: int) -> Result | ProgramError:
+        """Read an answer of which nothing can be taken for granted."""
         if len(reply) < SHAPE.size:
             raise self._broken("an answer that is too short")
         told_rows, count, length, _ = SHAPE.unpack_from(reply)
@@ -214,56 +292,34 @@ class ConfinedProgram:
         if not np.isfinite(columns).all():
             bad, row = (int(index[0]) for index in np.nonzero(~np.isfinite(columns)))
             what = "total" if bad == 0 else f"component '{self._names[1][bad - 1]}'"
-            raise ProgramError(
+            return ProgramError(
                 "contract",
                 f"{what} must be finite, and is {columns[bad, row]} for "
                 f"{(~np.isfinite(columns[bad])).sum()} of {rows} states",
             )
         return columns[0], dict(zip(self._names[1], columns[1:], strict=True))
 
-    def _ask(self, kind: bytes, payload: bytes) -> bytes:
-        deadline = time.monotonic() + self.timeout
-        self._send(HEADER.pack(kind, len(payload)) + payload, deadline)
-        answer, reply = self._receive(deadline)
-        if answer == FAILED:
-            line, name, text = _parts(reply)
-            raise ProgramError("contract" if name == "ContractError" else "exception", _words(name, text), line)
-        if answer != DONE:
-            raise self._broken("a message of an unknown kind")
-        return reply
-
-    def _send(self, data: bytes, deadline: float) -> None:
-        rest = memoryview(data)
-        while rest:
-            for descriptor, _ in self._wait(self._poll_in, deadline):
-                if descriptor == self._out:
-                    raise self._ended() if self._process.poll() is not None else self._broken("an answer to nothing")
-            try:
-                rest = rest[os.write(self._in, rest) :]
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:
-                raise self._ended() from None
-
     def _receive(self, deadline: float) -> tuple[bytes, bytes]:
-        header = self._read(HEADER.size, deadline)
-        kind, length = HEADER.unpack(header)
-        if length > (LONGEST_MESSAGE if kind == FAILED else LARGEST_REPLY):
-            raise self._broken(f"a message of {length:,} bytes")
-        return kind, self._read(length, deadline)
-
-    def _read(self, n: int, deadline: float) -> bytes:
-        data = b""
-        while len(data) < n:
-            try:
-                part = os.read(self._out, n - len(data))
-            except BlockingIOError:
-                self._wait(self._poll_out, deadline)
-                continue
+        """Return the next message; what comes behind it is kept for the next time."""
+        while len(self._data) < HEADER.size or len(self._data) < HEADER.size + self._announced():
+            self._wait(self._poll_out, deadline)
+            part = os.read(self._out, CHUNK)  # does not wait; mostly the whole of it
             if not part:
                 raise self._ended()
-            data += part
-        return data
+            self._data += part
+        kind, length = HEADER.unpack_from(self._data)
+        end = HEADER.size + length
+        reply, self._data = self._data[HEADER.size : end], self._data[end:]
+        if self._data and len(self._waiting) < 2:
+            raise self._broken("more than one answer")
+        return kind, reply
+
+    def _announced(self) -> int:
+        """Return the length of the message that is coming in."""
+        kind, length = HEADER.unpack_from(self._data)
+        if length > (LONGEST_MESSAGE if kind == FAILED else LARGEST_REPLY):
+            raise self._broken(f"a message of {length:,} bytes")
+        return length
 
     def _wait(self, poll: select.poll, deadline: float) -> Sequence[tuple[int, int]]:
         left = deadline - time.monotonic()

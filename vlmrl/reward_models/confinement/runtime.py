@@ -64,27 +64,37 @@ class Facade:
 class View:
     """A group of the state: attributes are read-only arrays (N, ...) or further groups.
 
+    The groups are made once; every call puts its own states behind them.
+
     Args:
         path: How it is written, such as "state.bodies".
         tree: {name: subtree or (start, stop, shape)}.
-        flat: (N, size) float64, the numbers of all quantities.
+        states: [(N, size) float64], the numbers of all quantities; the groups below share the list.
     """
 
-    __slots__ = ("_flat", "_path", "_tree")
+    __slots__ = ("_members", "_path", "_states")
 
-    def __init__(self, path: str, tree: Mapping[str, Any], flat: np.ndarray):
+    def __init__(self, path: str, tree: Mapping[str, Any], states: list[np.ndarray]):
+        members = {
+            name: View(f"{path}.{name}", entry, states) if isinstance(entry, dict) else entry
+            for name, entry in tree.items()
+        }
         object.__setattr__(self, "_path", path)
-        object.__setattr__(self, "_tree", tree)
-        object.__setattr__(self, "_flat", flat)
+        object.__setattr__(self, "_members", members)
+        object.__setattr__(self, "_states", states)
 
     def __getattr__(self, name: str) -> Any:
-        entry = self._tree.get(name)
+        entry = self._members.get(name)
+        if isinstance(entry, View):
+            return entry
         if entry is None:
-            raise AttributeError(f"{self._path} has no attribute '{name}'. It has: {', '.join(self._tree)}")
-        if isinstance(entry, dict):
-            return View(f"{self._path}.{name}", entry, self._flat)
+            raise AttributeError(f"{self._path} has no attribute '{name}'. It has: {', '.join(self._members)}")
         start, stop, shape = entry
-        return self._flat[:, start:stop].reshape(len(self._flat), *shape)
+        states = self._states[0]
+        if not shape:
+            return states[:, start]
+        part = states[:, start:stop]
+        return part if len(shape) == 1 else part.reshape(len(states), *shape)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"{self._path}.{name} cannot be changed: states are read-only.")

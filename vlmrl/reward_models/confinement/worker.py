@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 import warnings
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -28,6 +29,7 @@ READY, DONE, FAILED = b"r", b"d", b"f"
 FUNCTION = "compute_dense_reward"
 LONGEST_MESSAGE = 4000  # bytes of an error
 MOST_COMPONENTS = 16
+CHUNK = 1 << 16  # bytes read at once: as much as a pipe holds
 SOURCE = "<program>"
 
 
@@ -51,8 +53,7 @@ def main(parent: int, level: str) -> None:
         seccomp.allow_computing(READS, WRITES)
     _send(READY, b"")
     program: Program | None = None
-    while (frame := _receive()) is not None:
-        kind, payload = frame
+    for kind, payload in _frames():
         try:
             if kind == LOAD:
                 program = Program(json.loads(payload))
@@ -75,7 +76,8 @@ class Program:
     """
 
     def __init__(self, order: dict[str, Any]):
-        self._tree = runtime.tree_of(order["layout"])
+        self._states = [np.empty((0, 0))]
+        self._state = runtime.View("state", runtime.tree_of(order["layout"]), self._states)
         names = runtime.namespace()
         names["__builtins__"] = dict(names["__builtins__"])
         # Annotations stay unread: programs name the classes of their prompt there.
@@ -93,7 +95,8 @@ class Program:
         numbers = np.frombuffer(payload, dtype="<f8", offset=SHAPE.size)  # read-only, as bytes are
         states = numbers[: rows * size].reshape(rows, size)
         actions = numbers[rows * size :].reshape(rows, width)
-        result = self._function(runtime.View("state", self._tree, states), actions)  # type: ignore[misc]
+        self._states[0] = states
+        result = self._function(self._state, actions)  # type: ignore[misc]
         if not isinstance(result, tuple) or len(result) != 2:
             raise ContractError(f"it must return (total, components), and returned {_kind(result)}")
         total, components = result
@@ -104,21 +107,24 @@ class Program:
         for name in components:
             if not isinstance(name, str) or not name.isidentifier() or len(name) > 40:
                 raise ContractError(f"the name of a component must be an identifier, and one is {str(name)[:60]!r}")
-        columns = [_column("total", total, rows)]
-        columns += [_column(f"component '{name}'", value, rows) for name, value in components.items()]
+        columns = np.empty((len(components) + 1, rows), dtype="<f8")
+        columns[0] = _checked("total", total, rows)
+        for i, (name, value) in enumerate(components.items(), 1):
+            columns[i] = _checked(name, value, rows)
         names = ",".join(components).encode()
-        return b"".join([SHAPE.pack(rows, len(components), len(names), 0), names, *(c.tobytes() for c in columns)])
+        return b"".join([SHAPE.pack(rows, len(components), len(names), 0), names, columns.tobytes()])
 
 
-def _column(what: str, value: Any, rows: int) -> np.ndarray:
+def _checked(name: str, value: Any, rows: int) -> np.ndarray:
     """Check one array of a result: (rows,) of floats."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.shape == (rows,):
+        return value
+    what = name if name == "total" else f"component '{name}'"
     if not isinstance(value, np.ndarray):
         raise ContractError(f"{what} must be an array of shape (N,), and is {_kind(value)}")
     if value.dtype.kind != "f":
         raise ContractError(f"{what} must be of floats, and is of {value.dtype}; .astype(np.float64) makes it so")
-    if value.shape != (rows,):
-        raise ContractError(f"{what} must have shape (N,) = ({rows},), and has {value.shape}")
-    return value.astype("<f8")
+    raise ContractError(f"{what} must have shape (N,) = ({rows},), and has {value.shape}")
 
 
 def _kind(value: Any) -> str:
@@ -142,24 +148,19 @@ def _told(error: BaseException) -> bytes:
     return f"{line}\n{type(error).__name__}\n{text}".encode(errors="replace")[:LONGEST_MESSAGE]
 
 
-def _receive() -> tuple[bytes, bytes] | None:
-    header = _read(HEADER.size)
-    if header is None:
-        return None
-    kind, length = HEADER.unpack(header)
-    payload = _read(length)
-    return None if payload is None else (kind, payload)
-
-
-def _read(n: int) -> bytes | None:
-    parts, missing = [], n
-    while missing:
-        part = os.read(READS, min(missing, 1 << 20))
-        if not part:
-            return None
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
+def _frames() -> Iterator[tuple[bytes, bytes]]:
+    """Yield the frames of the input, until it ends; several may come at once."""
+    data = b""
+    while True:
+        while len(data) < HEADER.size or len(data) < HEADER.size + HEADER.unpack_from(data)[1]:
+            part = os.read(READS, CHUNK)
+            if not part:
+                return
+            data = data + part if data else part
+        kind, length = HEADER.unpack_from(data)
+        end = HEADER.size + length
+        yield kind, data[HEADER.size : end]
+        data = data[end:]
 
 
 def _send(kind: bytes, payload: bytes) -> None:

@@ -33,6 +33,10 @@ class Unusable(Exception):
         self.finding = Finding(message)
 
 
+class NoRecording(UserError):
+    """No answer was recorded for these words in this environment."""
+
+
 class Writer(Protocol):
     """Answers a question with texts.
 
@@ -125,7 +129,7 @@ class RecordedWriter:
         words: The task.
 
     Raises:
-        UserError: There is no recording; found before anything is asked.
+        NoRecording: There is none; found before anything is asked.
     """
 
     name = "recorded"
@@ -136,7 +140,7 @@ class RecordedWriter:
         self._found = [entry for entry in known if entry.goal == words.goal]
         if not self._found:
             there = "; ".join(f"'{'; '.join(entry.goal)}'" for entry in known) or "none"
-            raise UserError(
+            raise NoRecording(
                 f"No reward program was recorded for '{'; '.join(words.goal)}' in {abstraction.name} (recorded for "
                 f"this environment: {there}). Either have one written: reward.completions=judge judge=openai "
                 "judge.base_url=<an OpenAI-compatible endpoint> judge.model=<its model>; or give one of your own: "

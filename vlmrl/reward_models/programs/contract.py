@@ -9,7 +9,7 @@ import numpy as np
 
 from vlmrl.quantities import Abstraction
 from vlmrl.reward_models.confinement.process import ConfinedProgram, Level, ProgramError
-from vlmrl.reward_models.programs.grammar import Finding, read
+from vlmrl.reward_models.programs.grammar import Finding, quantities_read, read
 
 STATES = 512  # states that a check is made on
 LARGEST = 1e4  # of a reward, either way
@@ -50,9 +50,11 @@ def check(
     findings = read(source, abstraction)
     if findings:
         return Checked(tuple(findings))
+    # As in training: it is given what it reads, and nothing else.
+    narrowed, places = abstraction.narrowed(quantities_read(source, abstraction))
     try:
-        with ConfinedProgram(source, abstraction, level, timeout) as program:
-            return try_out(program, states, actions)
+        with ConfinedProgram(source, narrowed, level, timeout) as program:
+            return try_out(program, states[:, places], actions)
     except ProgramError as error:
         return Checked((found(error, source),))
 

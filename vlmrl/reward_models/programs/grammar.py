@@ -9,10 +9,11 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import eq
 from typing import Any
 
 from vlmrl.errors import did_you_mean
-from vlmrl.quantities import Abstraction
+from vlmrl.quantities import Abstraction, Path
 from vlmrl.reward_models.confinement.runtime import BUILTINS, CONSTANTS, IMPORTED, NUMPY, tree_of
 from vlmrl.reward_models.confinement.worker import FUNCTION
 
@@ -130,6 +131,25 @@ def read(source: str, abstraction: Abstraction) -> list[Finding]:
     return reader.findings
 
 
+def quantities_read(source: str, abstraction: Abstraction) -> frozenset[Path]:
+    """Return the quantities that a program can look at, so that no others need be gathered for it.
+
+    A group that the program hands on as a whole, to a function of its own or into a list, counts with all that is in
+    it: what becomes of it is not followed.
+
+    Args:
+        source: Its text, in which `read` finds nothing wrong.
+        abstraction: What it may read.
+    """
+    reader = _Reader(source, abstraction)
+    reader.module(ast.parse(source))
+    return frozenset(
+        path
+        for path, _ in abstraction.leaves()
+        if any(all(map(eq, path, reached)) for reached in reader.reached)  # one is the beginning of the other
+    )
+
+
 def _depth(node: ast.AST) -> int:
     deepest, stack = 0, [(node, 1)]
     while stack:
@@ -141,11 +161,12 @@ def _depth(node: ast.AST) -> int:
 
 @dataclass
 class _Reader:
-    """Walks a program and collects findings."""
+    """Walks a program and collects findings, and the paths of the state that it comes to."""
 
     source: str
     abstraction: Abstraction
     findings: list[Finding] = field(default_factory=list)
+    reached: set[Path] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         leaves = list(self.abstraction.leaves())
@@ -189,6 +210,8 @@ class _Reader:
         local = {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)} | _bound(node.body)
         aliases: dict[str, tuple[str, ...]] = {"state": ()} if "state" in local else {}
         aliases |= self._aliases(node, aliases)
+        if "state" in _bound(node.body):  # which of the two a line means is not followed
+            self.reached.add(())
         for part in (*node.body, *arguments.defaults, *filter(None, arguments.kw_defaults)):
             self._walk(part, local, aliases)
 
@@ -208,18 +231,28 @@ class _Reader:
     def _walk(self, root: ast.AST, local: set[str], aliases: dict[str, tuple[str, ...]]) -> None:
         # A chain such as state.bodies.torso is looked at as a whole, at its outermost attribute.
         inner: set[ast.AST] = set()
+        # A name that is given to a group reads nothing yet; what is said of the name later on does.
+        named = {
+            node.value
+            for node in ast.walk(root)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in aliases
+        }
         for node in ast.walk(root):
             if not isinstance(node, NODES):
                 self._find(f"{_word(node)} is not allowed", node)
             elif isinstance(node, ast.Attribute):
                 if node not in inner:
                     self._attribute(node, aliases)
+                    self._reach(node, aliases, named)
                 chain: ast.expr = node.value
+                inner.add(chain)
                 while isinstance(chain, ast.Attribute):
-                    inner.add(chain)
                     chain = chain.value
+                    inner.add(chain)
             elif isinstance(node, ast.Name):
                 self._name(node, local)
+                if node not in inner:
+                    self._reach(node, aliases, named)
             elif isinstance(node, ast.For | ast.comprehension):
                 self._loop(node.iter)
             elif isinstance(node, ast.Constant) and isinstance(node.value, bytes | complex):
@@ -251,6 +284,11 @@ class _Reader:
             if name not in ARRAY_ATTRIBUTES and name not in self._parts:
                 allowed = ", ".join(sorted(ARRAY_ATTRIBUTES))
                 self._find(f"the attribute '{name}' is not known here. Arrays and dicts have: {allowed}", node)
+
+    def _reach(self, node: ast.expr, aliases: dict[str, tuple[str, ...]], named: set[ast.expr]) -> None:
+        chain = _chain(node)
+        if chain and chain[0] in aliases and node not in named and isinstance(node.ctx, ast.Load):  # type: ignore[attr-defined]
+            self.reached.add((*aliases[chain[0]], *chain[1:]))
 
     def _numpy(self, node: ast.Attribute, names: tuple[str, ...]) -> None:
         if names[:1] == ("linalg",) and names[1:2] in ((), ("norm",)):

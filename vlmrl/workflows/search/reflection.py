@@ -8,6 +8,7 @@ success.
 from __future__ import annotations
 
 import csv
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ FLOOD_SHARE, FLOOD_SPREAD = (
 DOMINANT = 0.9  # share of the reward at which a term leaves nothing to the others
 PARTED = -0.3  # correlation of reward and success below which they part ways
 RARE = 0.01  # share of steps below which a task was never done
+_AGAIN = "the whole function, in one block of Python, by the same rules."
 
 
 @dataclass(frozen=True)
@@ -32,27 +34,32 @@ class Trace:
     Attributes:
         components: {term: (n,) mean a step}.
         reward: (n,) the model's return of an episode.
-        success: (n,) share of an episode's steps at which the task's check holds.
+        success: (n,) share of an episode's steps at which the task's check holds; None where nothing may tell.
     """
 
     components: Mapping[str, np.ndarray]
     reward: np.ndarray
-    success: np.ndarray
+    success: np.ndarray | None
 
 
-def read_trace(path: Path) -> Trace:
-    """Read `progress.csv` of a run; rows that lack a figure are left out."""
+def read_trace(path: Path, success: bool = True) -> Trace:
+    """Read `progress.csv` of a run; rows that lack a figure are left out.
+
+    Args:
+        path: The file.
+        success: Whether to read what the task's check says.
+    """
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     prefix = "reward/component_"
     names = [name for name in (rows[0] if rows else {}) if name.startswith(prefix)]
-    wanted = [*names, "rollout/ep_vlm_rew_mean", "rollout/predicate_fraction"]
+    wanted = [*names, "rollout/ep_vlm_rew_mean", *(["rollout/predicate_fraction"] if success else [])]
     full = [row for row in rows if all(row.get(name) for name in wanted)]
     columns = {name: np.array([float(row[name]) for row in full]) for name in wanted}
     return Trace(
         {name.removeprefix(prefix): columns[name] for name in sorted(names)},
         columns["rollout/ep_vlm_rew_mean"],
-        columns["rollout/predicate_fraction"],
+        columns["rollout/predicate_fraction"] if success else None,
     )
 
 
@@ -77,6 +84,8 @@ def remarks(trace: Trace) -> list[str]:
             )
         elif share >= DOMINANT and alive > 1:
             found.append(f"'{name}' dominates: it is {share:.0%} of the reward. Make it smaller, or the others larger.")
+    if trace.success is None:
+        return found
     if len(trace.success) and trace.success.max() < RARE:
         found.append("The task was practically never done. Write the reward anew, with an easier way to it.")
     agreement = correlation(trace.reward, trace.success)
@@ -102,18 +111,58 @@ def reflection(trace: Trace) -> str:
         "An agent was trained on that reward. Means a step of each term, and the share of steps at which the task is "
         "done, at equal distances in time:",
         "",
-        *(_line(name, values) for name, values in trace.components.items()),
-        _line("task done", trace.success),
-    ]
-    said = remarks(trace)
-    if said:
-        lines += ["", *(f"- {remark}" for remark in said)]
-    lines += [
+        *_shown(trace),
         "",
-        "Think about why it went so, then write a better reward: the whole function, in one block of Python, by the "
-        "same rules.",
+        f"Think about why it went so, then write a better reward: {_AGAIN}",
     ]
     return "\n".join(lines)
+
+
+def preference_reflection(best: Trace, worst: Trace | None, worst_source: str, history: Sequence[str]) -> str:
+    """Write what a model is told where somebody has looked at films: ICPL's feedback (Yu et al. 2024).
+
+    Args:
+        best: Of the program that was liked best, the one that the model is reminded of.
+        worst: Of the one that was liked least; None where there was but one.
+        worst_source: Its text.
+        history: Texts of the programs that were liked best after each round, the newest last.
+    """
+    lines = [
+        "Agents were trained on several rewards of yours and filmed. Somebody who knows the task looked at the films, "
+        "and liked what came of the reward above best. Its terms, means a step at equal distances in time:",
+        "",
+        *_shown(best),
+    ]
+    if worst is not None:
+        lines += [
+            "",
+            "What came of this one was liked least:",
+            "",
+            "```python",
+            worst_source.strip(),
+            "```",
+            "",
+            *_shown(worst),
+        ]
+    for older, newer in zip(history, history[1:], strict=False):
+        if older != newer:
+            lines += ["", "What made a former best better:", "", "```diff", *_changes(older, newer), "```"]
+    lines += ["", f"Think about what the good one has that the bad one lacks, then write a better reward: {_AGAIN}"]
+    return "\n".join(lines)
+
+
+def _shown(trace: Trace) -> list[str]:
+    lines = [_line(name, values) for name, values in trace.components.items()]
+    if trace.success is not None:
+        lines.append(_line("task done", trace.success))
+    said = remarks(trace)
+    return [*lines, "", *(f"- {remark}" for remark in said)] if said else lines
+
+
+def _changes(older: str, newer: str) -> list[str]:
+    """Return the lines that differ, with two around them, as `diff -u` has them without its head."""
+    lines = difflib.unified_diff(older.strip().splitlines(), newer.strip().splitlines(), n=2, lineterm="")
+    return list(lines)[2:]
 
 
 def _line(name: str, values: Sequence[float] | np.ndarray) -> str:

@@ -1,18 +1,19 @@
-"""Rounds of programs: write, screen, train in heats, reflect, and write again; then report with other seeds.
+"""Rounds of programs: write, screen, train, choose, reflect, and write again; then report with other seeds.
 
-As Eureka (Ma et al., ICLR 2024) goes, with the heats of successive halving (Jamieson and Talwalkar 2016). Nothing is
-kept in memory that could not be had again: answers come from the answer store by the question, results from the folders
-of their runs. So a search that was killed goes on by doing again what takes no time, and ends as it would have.
+As Eureka (Ma et al., ICLR 2024) goes, and ICPL (Yu et al. 2024) where somebody looks at films (`selection`). Nothing is
+kept in memory that could not be had again: answers come from the answer store by the question, results and clips from
+the folders of their runs. So a search that was killed goes on by doing again what takes no time, and ends as it would
+have.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,36 +30,20 @@ from vlmrl.reward_models.programs.answers import Writer, examples
 from vlmrl.reward_models.programs.contract import STATES, Checked, check
 from vlmrl.reward_models.programs.generate import NoProgram, generate
 from vlmrl.reward_models.programs.prompt import opening
-from vlmrl.workflows.build import open_desk
-from vlmrl.workflows.config.scene import Choice
+from vlmrl.workflows.build import open_desk, resolve_device
+from vlmrl.workflows.config.scene import NO_TASK, Choice
 from vlmrl.workflows.config.search import SearchConfig
-from vlmrl.workflows.report import make_console, shown
+from vlmrl.workflows.report import make_console, python_command, shown
 from vlmrl.workflows.run_folder import RunFolder, create
-from vlmrl.workflows.search.reflection import read_trace, reflection
+from vlmrl.workflows.search.clips import Clip, film
+from vlmrl.workflows.search.preferences import Rater
 from vlmrl.workflows.search.screening import Recorded, record_episodes, screen
-from vlmrl.workflows.train import train
+from vlmrl.workflows.search.selection import ByClips, BySuccess, Candidate, Score, Selection
+from vlmrl.workflows.train import EVAL_SEED, train
 
 SCREEN_STEPS = 200  # steps of a recorded episode, at most
 SCREEN_SEED = 2_000_000  # of the recorded episodes; no run uses it
-
-Score = tuple[float, float]  # share of steps at which the task is done, then the truth; means over seeds
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A program.
-
-    Attributes:
-        id: First 12 characters of the SHA-256 of its text: two programs of the same text are one candidate.
-        source: Its text.
-        answer: The answer that it stood in.
-        round: Where it first came, from 0 on.
-    """
-
-    id: str
-    source: str
-    answer: str
-    round: int
+CLIP = "clip.npz"  # in the folder of a run that was filmed
 
 
 def search(settings: SearchConfig, writer: Writer | None = None) -> dict[str, Any]:
@@ -72,29 +57,30 @@ def search(settings: SearchConfig, writer: Writer | None = None) -> dict[str, An
         What `result.json` holds.
 
     Raises:
-        UserError: No program passes, or nobody writes one.
+        UserError: No program passes, nobody writes one, or nobody compares clips who was to.
     """
     console = make_console()
-    folder = RunFolder(Path(settings.run_dir)) if settings.train.resume else create(Path(settings.run_dir), settings)
-    own = writer is None
     scene = _scene(settings)
-    writer = writer or settings.train.reward.config.writer(settings.train.words, scene)
+    rater = _rater(settings, console)
+    own = writer is None
     try:
-        return _Search(settings, folder, scene, writer, console).run()
+        writer = writer or settings.train.reward.config.writer(settings.train.words, scene)
+        try:
+            folder = (
+                RunFolder(Path(settings.run_dir)) if settings.train.resume else create(Path(settings.run_dir), settings)
+            )
+            return _Search(settings, folder, scene, writer, rater, console).run()
+        finally:
+            if own:
+                writer.close()
     finally:
-        if own:
-            writer.close()
+        if rater is not None:
+            rater.close()
 
 
 def candidate_id(source: str) -> str:
     """Return the name of a program."""
     return hashlib.sha256(source.encode()).hexdigest()[:12]
-
-
-def survivors(scores: dict[str, Score]) -> list[str]:
-    """Return the better half of a heat, rounded up, best first; of equals, the one that came first."""
-    order = sorted(scores, key=lambda name: scores[name], reverse=True)  # stable
-    return order[: math.ceil(len(order) / 2)]
 
 
 def _scene(settings: SearchConfig) -> ProgramScene:
@@ -103,27 +89,41 @@ def _scene(settings: SearchConfig) -> ProgramScene:
     return ProgramScene(env, open_desk(run, "cpu", Path(settings.run_dir, "answers.sqlite")))
 
 
+def _rater(settings: SearchConfig, console: Console) -> Rater | None:
+    """Return who looks at films; None where the task's check decides."""
+    if settings.feedback == "success":
+        return None
+    assert settings.rater is not None
+    run, config = settings.train, settings.rater.config
+    device = resolve_device(run.device)
+    encoder = run.encoder.config.build(device) if config.uses_encoder else None
+    desk = config.open_desk(encoder, device, Path(settings.run_dir, "answers.sqlite"))
+    page = f"{python_command()} -m vlmrl.label run={shlex.quote(shown(Path(settings.run_dir)))}"
+    return Rater(desk, run.make_task().goal, console, page)
+
+
 class _Search:
     """The state of a search; all of it can be had again from its folder."""
 
     def __init__(
-        self, settings: SearchConfig, folder: RunFolder, scene: ProgramScene, writer: Writer, console: Console
+        self,
+        settings: SearchConfig,
+        folder: RunFolder,
+        scene: ProgramScene,
+        writer: Writer,
+        rater: Rater | None,
+        console: Console,
     ):
-        self._settings, self._folder, self._scene, self._writer, self._console = (
-            settings,
-            folder,
-            scene,
-            writer,
-            console,
-        )
+        self._settings, self._folder, self._scene = settings, folder, scene
+        self._writer, self._console = writer, console
         self._reward = settings.train.reward.config
         self._states, self._actions = scene.record(STATES)
         self._recorded: Recorded | None = None
-        if settings.screen_episodes:
+        if settings.screen_episodes and rater is None:  # the screening reads the task's truth
             self._recorded = record_episodes(scene.env, settings.screen_episodes, SCREEN_STEPS, SCREEN_SEED)
         self._known: dict[str, Candidate] = {}
         self._notes: dict[str, dict[str, Any]] = {}
-        self._final: dict[str, Score] = {}  # of those that were trained to the end
+        self._selection: Selection = BySuccess(self, settings.first_heat) if rater is None else ByClips(self, rater)
 
     def run(self) -> dict[str, Any]:
         words = self._settings.train.words
@@ -132,30 +132,39 @@ class _Search:
         first = opening(self._scene.abstraction, words, self._scene.episode, shots)
         question: tuple[Message, ...] = first
         for number in range(self._settings.rounds):
-            self._round(number, question)
-            if self._final:
-                best = self._known[self._best()]
-                run = self._place(best, self._settings.train.total_timesteps, self._settings.selection_seeds[0])
-                told = reflection(read_trace(run / "progress.csv"))
-                run.joinpath("reflection.txt").write_text(told + "\n")
+            fresh = self._write(number, question)
+            self._console.print(f"round {number + 1}: {len(fresh)} new programs to train with", highlight=False)
+            self._selection.choose(fresh)
+            if self._selection.best is not None:
+                told = self._selection.told()
+                self.log(self._selection.best).with_name("reflection.txt").write_text(told + "\n")
                 # As in Eureka, only the best so far is remembered: a longer conversation costs more than it says.
-                question = (*first, Message("assistant", (best.answer,)), Message("user", (told,)))
+                question = (*first, Message("assistant", (self._selection.best.answer,)), Message("user", (told,)))
         return self._report()
 
-    def _round(self, number: int, question: Sequence[Message]) -> None:
-        fresh = self._write(number, question)
-        self._console.print(f"round {number + 1}: {len(fresh)} new programs to train with", highlight=False)
-        train = self._settings.train
-        heat = max(1, round(self._settings.first_heat * train.total_timesteps))
-        going = fresh
-        if len(fresh) > 1 and heat < train.total_timesteps:
-            scores = {entry.id: self._score(entry, heat, self._settings.selection_seeds) for entry in fresh}
-            for name, score in scores.items():
-                self._notes[name]["first_heat"] = score
-            going = [self._known[name] for name in survivors(scores)]
-        for entry in going:
-            self._final[entry.id] = self._score(entry, train.total_timesteps, self._settings.selection_seeds)
-            self._notes[entry.id]["selection"] = self._final[entry.id]
+    def score(self, entry: Candidate, share: float) -> Score:
+        """See `Trials.score`."""
+        return self._score(entry, self._steps(share), self._settings.selection_seeds)
+
+    def clip(self, entry: Candidate) -> Clip:
+        """See `Trials.clip`."""
+        run = self._settings.train
+        self._train(entry, run.total_timesteps, self._settings.selection_seeds[0])
+        path = self.log(entry).with_name(CLIP)
+        if not path.is_file():
+            policy = run.agent.config.algorithm().load(path.with_name("model.zip"), device="cpu")
+            film(
+                policy, self._scene.env, run.seed + EVAL_SEED, self._settings.clip_size, self._settings.clip_frames
+            ).save(path)
+        return Clip.load(path)
+
+    def log(self, entry: Candidate) -> Path:
+        """See `Trials.log`."""
+        place = self._place(entry, self._settings.train.total_timesteps, self._settings.selection_seeds[0])
+        return place / "progress.csv"
+
+    def _steps(self, share: float) -> int:
+        return max(1, round(share * self._settings.train.total_timesteps))
 
     def _write(self, number: int, question: Sequence[Message]) -> list[Candidate]:
         """Return the programs of a round that are new and worth training with."""
@@ -230,22 +239,23 @@ class _Search:
             )
         return json.loads(run.result.read_text())
 
-    def _best(self) -> str:
-        return max(self._final, key=lambda name: self._final[name])  # the first of equals
-
     def _report(self) -> dict[str, Any]:
-        if not self._final:
+        best, first = self._selection.best, self._selection.first
+        if best is None or first is None:
             raise UserError(
                 f"No program was worth training with; {shown(self._folder.path)} has none to report. Ask for more: "
                 "samples, rounds, reward.rounds; or look at what the screening says; screen_episodes=0 skips it."
             )
-        best = self._known[self._best()]
-        first = self._known[next(iter(self._final))]
+        for name, note in self._selection.notes.items():
+            self._notes[name] |= note
         steps, seeds = self._settings.train.total_timesteps, self._settings.report_seeds
-        reported = {entry.id: self._score(entry, steps, seeds) for entry in (best, first)}
+        reported: dict[str, Score] = {}
+        if self._settings.train.task.name != NO_TASK:  # else nothing but the films says how well it went
+            reported = {entry.id: self._score(entry, steps, seeds) for entry in (best, first)}
         result = {
             "best": best.id,
             "first": first.id,
+            "chosen": self._selection.summary(),
             "selection_seeds": list(self._settings.selection_seeds),
             "report_seeds": list(seeds),
             "reported": reported,
@@ -260,10 +270,11 @@ class _Search:
 
 def _table(notes: dict[str, dict[str, Any]], reported: dict[str, Score]) -> Table:
     table = Table(title="share of steps at which the task is done", box=box.SIMPLE_HEAD)
-    for name in ("program", "round", "first heat", "selection seeds", "report seeds"):
+    for name in ("program", "round", "first heat", "chosen by", "report seeds"):
         table.add_column(name)
     cell: Callable[[Any], str] = lambda score: f"{score[0]:.1%}" if score is not None else ""  # noqa: E731
     for name, note in notes.items():
-        chosen = "screened out" if "rejected" in note else cell(note.get("selection"))
+        liked = {"best": "liked best", "worst": "liked least"}.get(note.get("liked", ""), "")
+        chosen = "screened out" if "rejected" in note else liked or cell(note.get("selection"))
         table.add_row(name, str(note["round"]), cell(note.get("first_heat")), chosen, cell(reported.get(name)))
     return table
