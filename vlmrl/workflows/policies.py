@@ -10,23 +10,26 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from vlmrl.agents import reference_policies
 from vlmrl.errors import UserError, unknown
 from vlmrl.registry import Registry
 from vlmrl.workflows.config.scene import import_own
-from vlmrl.workflows.rollouts import Policy, RandomPolicy
+from vlmrl.workflows.rollouts import Policy, RandomPolicy, count
 
 ALGORITHMS = Registry(
     "algorithm",
     {name: f"stable_baselines3:{name.upper()}" for name in ("a2c", "ddpg", "dqn", "ppo", "sac", "td3")}
-    | {"crossq": "sb3_contrib:CrossQ", "iql": "vlmrl.agents.offline.iql:IQL", "bc": "vlmrl.agents.offline.bc:BC"},
+    | {"crossq": "sb3_contrib:CrossQ", "recurrent_ppo": "sb3_contrib:RecurrentPPO"}
+    | {"iql": "vlmrl.agents.offline.iql:IQL", "bc": "vlmrl.agents.offline.bc:BC"},
 )
 # Where Stable-Baselines3 and SB3-Contrib define the policy classes that one algorithm alone has. TD3's are DDPG's too,
 # which acts in the same way.
 POLICY_MODULES = {f"stable_baselines3.{name}.policies": name for name in ("dqn", "sac", "td3")} | {
     "sb3_contrib.crossq.policies": "crossq",
+    "sb3_contrib.common.recurrent.policies": "recurrent_ppo",
     "vlmrl.agents.offline.policies": "iql",
     "vlmrl.agents.offline.bc": "bc",
 }
@@ -52,7 +55,33 @@ class ZeroPolicy:
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, None]:
         """Return one action for each observation."""
-        return np.stack([self._action] * _length(observation)), None
+        return np.stack([self._action] * count(observation)), None
+
+
+class SampledPolicy:
+    """A policy whose actions are drawn, as in training, and not the likeliest ones.
+
+    Where an observation does not tell one state from another, as in grid worlds, the likeliest action may be the same
+    in both and lead round in a circle for ever.
+
+    Args:
+        policy: Of Stable-Baselines3.
+        seed: Of the draws; nothing that others draw from is touched.
+    """
+
+    def __init__(self, policy: Any, seed: int):
+        self._policy = policy
+        self._random = torch.Generator().manual_seed(seed).get_state()
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
+    ) -> tuple[np.ndarray, Any]:
+        """Draw one action for each observation, whatever `deterministic` says."""
+        with torch.random.fork_rng():
+            torch.set_rng_state(self._random)
+            actions = self._policy.predict(observation, state, episode_start, deterministic=False)
+            self._random = torch.get_rng_state()
+        return actions
 
 
 class CallablePolicy:
@@ -80,7 +109,7 @@ class CallablePolicy:
             UserError: What it gives is no action of the space.
         """
         if isinstance(observation, dict):
-            single = [{key: value[i] for key, value in observation.items()} for i in range(_length(observation))]
+            single = [{key: value[i] for key, value in observation.items()} for i in range(count(observation))]
         else:
             single = list(observation)
         return np.stack([self._action(self._function(one)) for one in single]), None
@@ -149,7 +178,9 @@ def open_policy(
 
 
 def as_policy(name: str, given: Any, action_space: gym.Space) -> Policy:
-    """Make a policy of an object with a method `predict`, of a function, or of a class of either.
+    """Make a policy of an object with a method `predict` or `get_action`, of a function, or of a class of either.
+
+    `get_action`, from one observation to one action, is what Meta-World's scripted policies have.
 
     Raises:
         UserError: It is none of them, or a class that needs arguments.
@@ -161,11 +192,13 @@ def as_policy(name: str, given: Any, action_space: gym.Space) -> Policy:
             raise UserError(f"The policy '{name}' is a class that needs arguments to be made: {error}.") from error
     if callable(getattr(given, "predict", None)):
         return given
+    if callable(getattr(given, "get_action", None)):
+        return CallablePolicy(name, given.get_action, action_space)
     if callable(given):
         return CallablePolicy(name, given, action_space)
     raise UserError(
         f"The policy '{name}' is {type(given).__name__}; it must be a function from observation to action, or have a "
-        "method predict(observation, state, episode_start, deterministic)."
+        "method predict(observation, state, episode_start, deterministic) or get_action(observation)."
     )
 
 
@@ -262,7 +295,3 @@ def _described(space: gym.Space) -> str:
     if isinstance(space, gym.spaces.Box):
         return f"a box of shape {space.shape} within [{space.low.min():g}, {space.high.max():g}]"
     return " ".join(str(space).split())
-
-
-def _length(observation: Any) -> int:
-    return len(next(iter(observation.values())) if isinstance(observation, dict) else observation)

@@ -299,6 +299,23 @@ def test_policies_can_see_embeddings(tmp_path: Path) -> None:
     np.testing.assert_allclose(seen, steps.rewards, atol=0.01)
 
 
+def test_embeddings_that_policies_see_are_not_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write("clips", tmp_path / "clips", [episode(0), episode(1)], observation_space=None)
+    asked = [f"dataset={folder}", "observe=embeddings", "keep_frames=false"]
+    relabel(
+        settings(*asked, "out=b-v0", "score_every=2")
+    )  # the reward looks at every second picture, the policy at all
+
+    decoded: list[int] = []
+    plainly = Frames.__iter__
+    monkeypatch.setattr(Frames, "__iter__", lambda self: (decoded.append(1), plainly(self))[1])
+    relabel(settings(*asked, "out=c-v0", "goal=be very bright"))
+    assert not decoded
+    np.testing.assert_array_equal(
+        transitions(open_dataset("b-v0")).observations, transitions(open_dataset("c-v0")).observations
+    )
+
+
 def broken() -> list[Any]:
     nan = episode(2)
     nan.actions[1] = np.nan

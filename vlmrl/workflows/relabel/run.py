@@ -26,7 +26,7 @@ from vlmrl.workflows.config.relabel import RelabelConfig
 from vlmrl.workflows.relabel.index import FrameIndex
 from vlmrl.workflows.relabel.ledger import Ledger
 from vlmrl.workflows.relabel.ray_pass import Passed, encode_with_ray, require_ray_data
-from vlmrl.workflows.relabel.score import REMEMBERED, EpisodeScorer, choose_cameras, local_scorer
+from vlmrl.workflows.relabel.score import REMEMBERED, EpisodeScorer, Eye, choose_cameras, local_scorer
 from vlmrl.workflows.relabel.write import Output, open_output
 from vlmrl.workflows.report import make_console, shown
 from vlmrl.workflows.run_folder import create
@@ -77,7 +77,7 @@ def relabel(settings: RelabelConfig) -> Path:
             raise UserError(f"No episode of '{settings.dataset}' can have rewards: {_listed(dataset, problems)}")
         skipped = [{"episode": _name(dataset, i), "problem": problem} for i, problem in problems.items()]
         provenance = asked | {"relabel": asked["relabel"] | {"skipped": skipped}}
-        output.write(rewards, provenance, service, cameras)
+        output.write(rewards, provenance, Eye(service, cameras, index) if service is not None else None)
         ledger.remove()
     finally:
         if index is not None:

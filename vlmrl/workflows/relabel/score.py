@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,16 @@ from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
 from vlmrl.envs.shaping import PotentialShaping
 from vlmrl.envs.tasks import Task, dense_reward
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import RewardModel, is_learned
+from vlmrl.reward_models.base import RewardModel, awaits_end, is_learned
 from vlmrl.rows import Row, RowKey
 from vlmrl.serving.local import LocalConfig
 from vlmrl.serving.settings import Service
 from vlmrl.workflows.config.relabel import RelabelConfig
 from vlmrl.workflows.relabel.index import FrameIndex
 
-READ = frozenset({"frames", "embeddings", "observation", "state", "action", "text", "reward", "success", "terminated"})
+READ = frozenset(
+    {"frames", "embeddings", "observation", "state", "action", "text", "reward", "success", "terminated", "truncated"}
+)
 AT_ONCE = 64  # rows handed over together, so that the store is asked once for their pictures
 END = object()  # no picture is left
 # Pictures under way at once are fewer. So a picture that comes again is never encoded twice, and what is encoded
@@ -109,13 +111,14 @@ class EpisodeScorer:
         filled: list[np.ndarray] = []
         waiting: list[tuple[RowKey, Row]] = []
         asked = 1
+        # Interpolation looks ahead to the next picture, and some models to the end of the episode.
+        at_once = rewards.lag == 0 and not awaits_end(rewards.model)
         for t, row in self._rows(rewards, episode, number, shift):
             waiting.append((RowKey(0, number, t), row))
             if len(waiting) == AT_ONCE or row.truncated:
                 rewards.observe(waiting)
                 waiting = []
-            # Interpolation looks ahead to the next picture.
-            if row.truncated or ((t + 1) % SEGMENT == 0 and rewards.lag == 0):
+            if row.truncated or ((t + 1) % SEGMENT == 0 and at_once):
                 keys = np.array([(0, number, step) for step in range(asked, t + 1)], dtype=KEY_DTYPE)
                 filled.append(rewards.fill(keys))
                 asked = t + 1
@@ -272,8 +275,6 @@ class EpisodeScorer:
 
     def _lazy(self, model: RewardModel) -> LazyRewards:
         settings = self._settings
-        if model.context == "episode":
-            raise UserError(f"{type(model).__name__} rewards whole episodes, which relabel cannot do yet.")
         if is_learned(model) and not getattr(settings.scene.reward.config, "weights", ""):
             raise UserError(
                 f"reward={settings.scene.reward.name} is learned while an agent trains, and knows nothing before. Give "
@@ -301,21 +302,57 @@ def local_scorer(settings: RelabelConfig, store: str) -> LocalConfig:
     return LocalConfig(own.batch_size, max(own.deduplicate, REMEMBERED), store)
 
 
-def embed(episode: Episode, cameras: Sequence[str], service: Service) -> np.ndarray:
-    """Return the embeddings of an episode's pictures, (T + 1, E) float32, those of several cameras side by side.
+@dataclass(frozen=True)
+class Eye:
+    """What recorded pictures are embedded with.
 
-    Raises:
-        CorruptEpisode: A picture cannot be read.
+    Attributes:
+        service: Where the encoder runs.
+        cameras: Cameras to look through.
+        index: Tells which pictures are known, so that they need not be decoded; None decodes all.
     """
-    scorer = service.scorer()
-    try:
-        sides = []
-        for camera in cameras:
-            parts = [scorer.collect(scorer.submit(chunk)) for chunk in episode.frames[camera].chunks(AT_ONCE)]
-            sides.append(np.concatenate(parts))
-        return np.concatenate(sides, axis=1)
-    finally:
-        scorer.close()
+
+    service: Service
+    cameras: tuple[str, ...]
+    index: FrameIndex | None = None
+
+    @property
+    def dim(self) -> int:
+        """Numbers a time step."""
+        return self.service.encoder.dim * len(self.cameras)
+
+    def embed(self, episode: Episode, number: int) -> np.ndarray:
+        """Return the embeddings of an episode's pictures, those of several cameras side by side.
+
+        Args:
+            episode: T steps.
+            number: Its position in the dataset.
+
+        Returns:
+            (T + 1, E) float32.
+
+        Raises:
+            CorruptEpisode: A picture cannot be read.
+        """
+        every = range(episode.length + 1)
+        known = self.index.embeddings(number, self.cameras, every) if self.index is not None else None
+        if known is not None:
+            return np.concatenate([known[camera] for camera in self.cameras], axis=1)
+        scorer = self.service.scorer()
+        try:
+            sides = []
+            for camera in self.cameras:
+                parts: list[np.ndarray] = []
+                digests: list[bytes] = []
+                for chunk in episode.frames[camera].chunks(AT_ONCE):
+                    digests += [frame_digest(frame) for frame in chunk]
+                    parts.append(scorer.collect(scorer.submit(chunk)))
+                if self.index is not None:
+                    self.index.put(number, camera, dict(enumerate(digests)))
+                sides.append(np.concatenate(parts))
+            return np.concatenate(sides, axis=1)
+        finally:
+            scorer.close()
 
 
 def choose_cameras(dataset: Dataset, wanted: Sequence[str], needed: bool) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,9 +19,8 @@ from vlmrl.datasets.minari import MinariData
 from vlmrl.datasets.minari_writer import MinariTarget, MinariWriter, copy_with_rewards
 from vlmrl.datasets.writers import Recording
 from vlmrl.errors import UserError, require
-from vlmrl.serving.settings import Service
 from vlmrl.workflows.config.relabel import RelabelConfig
-from vlmrl.workflows.relabel.score import embed
+from vlmrl.workflows.relabel.score import Eye
 
 
 class Output(Protocol):
@@ -45,16 +44,14 @@ class Output(Protocol):
         self,
         rewards: Mapping[int, np.ndarray],
         provenance: Mapping[str, Any],
-        service: Service | None,
-        cameras: Sequence[str],
+        eye: Eye | None,
     ) -> None:
         """Write it, in the same bytes each time.
 
         Args:
             rewards: {position of an episode: its rewards}, as `EpisodeScorer.score` gives them.
             provenance: What they follow from, ready for JSON.
-            service: Where the encoder runs; None without one.
-            cameras: Cameras that were looked through.
+            eye: What the pictures were looked at with; None where nobody looked.
         """
         ...
 
@@ -123,8 +120,7 @@ class NewDataset:
         self,
         rewards: Mapping[int, np.ndarray],
         provenance: Mapping[str, Any],
-        service: Service | None,
-        cameras: Sequence[str],
+        eye: Eye | None,
     ) -> None:
         """See `Output`."""
         source = self._dataset
@@ -133,8 +129,8 @@ class NewDataset:
             return
         space = source.observation_space
         if self._embeds:
-            assert service is not None
-            space = gym.spaces.Box(-1, 1, (service.encoder.dim * len(cameras),), np.float32)
+            assert eye is not None
+            space = gym.spaces.Box(-1, 1, (eye.dim,), np.float32)
         writer = MinariWriter(self._settings.out)
         own = source.metadata.get("vlmrl", {})
         writer.start(
@@ -149,23 +145,21 @@ class NewDataset:
             )
         )
         for i, values in rewards.items():
-            writer.add(self._episode(source.episode(i), values, service, cameras))
+            writer.add(self._episode(source.episode(i), i, values, eye))
         writer.finish()
 
     @property
     def _embeds(self) -> bool:
         return self._settings.observe == "embeddings"
 
-    def _episode(
-        self, episode: Episode, rewards: np.ndarray, service: Service | None, cameras: Sequence[str]
-    ) -> Episode:
+    def _episode(self, episode: Episode, number: int, rewards: np.ndarray, eye: Eye | None) -> Episode:
         infos = dict(episode.infos)
         if episode.rewards is not None:
             infos.setdefault(ORIGINAL_REWARD, episode.rewards)
         changed = replace(episode, rewards=rewards.astype(np.float64), infos=infos)
         if self._embeds:
-            assert service is not None
-            changed = replace(changed, observations=embed(episode, cameras, service))
+            assert eye is not None
+            changed = replace(changed, observations=eye.embed(episode, number))
         return changed if self._settings.keep_frames else replace(changed, frames={})
 
 
@@ -190,8 +184,7 @@ class RewardTable:
         self,
         rewards: Mapping[int, np.ndarray],
         provenance: Mapping[str, Any],
-        service: Service | None,
-        cameras: Sequence[str],
+        eye: Eye | None,
     ) -> None:
         """See `Output`; what the rewards follow from is in <table>.json beside it."""
         draft = self.path.with_name(f".{self.path.name}.partial")
@@ -231,8 +224,7 @@ class ProgressTable:
         self,
         rewards: Mapping[int, np.ndarray],
         provenance: Mapping[str, Any],
-        service: Service | None,
-        cameras: Sequence[str],
+        eye: Eye | None,
     ) -> None:
         """See `Output`; what the rewards follow from is in the table's metadata."""
         pa = require("pyarrow", extra="robotics")
