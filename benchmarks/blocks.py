@@ -183,7 +183,7 @@ def report(
             cell = ""
             if arm != first:
                 low, high = comparison.ratios[arm]["interval"]
-                cell = f"{comparison.ratios[arm]['mean']:.1f} [{low:.1f}, {high:.1f}]"
+                cell = f"{comparison.ratios[arm]['mean']:.2f} [{low:.2f}, {high:.2f}]"
             table.add_row(comparison.name if arm == first else "", arm, f"{np.median(speeds):.1f}", cell)
     console = Console()
     console.print(table)

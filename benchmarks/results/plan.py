@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ class Row:
         controls: Names of rows that learn from the same recordings without their rewards saying anything. Below the
             table it is stated whether this row, which learns from the truth, is above them all; where it is not, the
             recordings are no test of a reward.
+        module: What must be importable to run it, where that is not so in every environment; empty for the table's.
         table: Name of its table (set by `read_plan`).
         name: Its name (set by `read_plan`).
     """
@@ -48,6 +50,7 @@ class Row:
     published: str | None = None
     gain: bool = False
     controls: tuple[str, ...] = ()
+    module: str = ""
     table: str = ""
     name: str = ""
 
@@ -57,6 +60,10 @@ class Row:
         sweep = ["-m"] if len(chosen) > 1 else []
         seed = [f"seed={','.join(map(str, chosen))}"] if chosen != [0] else []  # 0 is the default
         return shlex.join(["python", "-m", "vlmrl.train", *sweep, *self.overrides, *seed])
+
+    def can_run_here(self) -> bool:
+        """Whether what it needs is installed."""
+        return not self.module or importlib.util.find_spec(self.module) is not None
 
     def settings(self, seed: int) -> TrainConfig:
         """Return what `vlmrl.train` makes of the command.
@@ -76,12 +83,14 @@ class Table:
         overrides: What all its rows begin with.
         against: Name of the row, of any table, that every row is compared with: it is shown first.
         published: Heading of the column with published figures.
+        module: What must be importable to run its rows; empty if nothing special.
     """
 
     rows: dict[str, Row]
     overrides: tuple[str, ...] = ()
     against: str | None = None
     published: str = "published"
+    module: str = ""
 
 
 @dataclass(frozen=True)
@@ -157,7 +166,13 @@ def read_plan(path: Path) -> Plan:
             if not row.seeds or len(set(row.seeds)) < len(row.seeds):
                 raise UserError(f"'{path}': the row '{name}' needs seeds, each once; it has {list(row.seeds)}.")
             taken[name] = title
-            rows[name] = replace(row, name=name, table=title, overrides=(*table.overrides, *row.overrides))
+            rows[name] = replace(
+                row,
+                name=name,
+                table=title,
+                overrides=(*table.overrides, *row.overrides),
+                module=row.module or table.module,
+            )
         named[title] = replace(table, rows=rows)
     for table in named.values():
         for other in (

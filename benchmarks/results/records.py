@@ -119,19 +119,22 @@ def changed(record: Record, row: Row, seed: int) -> list[str]:
 
 def older_weights(made_with: Mapping[str, str], settings: TrainConfig) -> list[str]:
     """Say if the embedded encoder that rewards these settings is not the one that a run was made with."""
-    if not _embedded(settings):
+    key = _embedded(settings)
+    if key is None:
         return []
-    now = versions()[EMBEDDED_WEIGHTS]
-    return ["the embedded encoder has new weights"] if made_with.get(EMBEDDED_WEIGHTS, now) != now else []
+    now = versions()[key]
+    return ["the embedded encoder has new weights"] if made_with.get(key, now) != now else []
 
 
 def unknown_weights(record: Record, row: Row, seed: int) -> bool:
     """Say if it cannot be told which weights the embedded encoder had: runs have not always written it down."""
-    return EMBEDDED_WEIGHTS not in record.versions and _embedded(row.settings(seed))
+    key = _embedded(row.settings(seed))
+    return key is not None and key not in record.versions
 
 
-def _embedded(settings: TrainConfig) -> bool:
-    return uses_encoder(settings) and settings.encoder.name == "mini"
+def _embedded(settings: TrainConfig) -> str | None:
+    """Return what the digest of the embedded encoder that rewards is called; None where none does."""
+    return EMBEDDED_WEIGHTS.get(settings.encoder.name) if uses_encoder(settings) else None
 
 
 def is_finished(folder: RunFolder, settings: TrainConfig) -> bool:

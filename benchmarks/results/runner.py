@@ -42,6 +42,7 @@ class Outcome:
         waiting: Were stopped or not begun when time was up.
         failed: Ended with an error.
         busy: Are being run by another process.
+        elsewhere: Need something that is not installed here.
     """
 
     kept: list[str]
@@ -49,6 +50,7 @@ class Outcome:
     waiting: list[str]
     failed: list[str]
     busy: list[str]
+    elsewhere: list[str]
 
 
 class Work:
@@ -193,13 +195,16 @@ def run_rows(
         console: Where to say what happens.
         after_each: Called when a record has been written.
     """
-    outcome = Outcome([], [], [], [], [])
+    outcome = Outcome([], [], [], [], [], [])
     queue: list[Work] = []
     for row, seed in chosen:
         work = Work(folder, row, seed)
         record = records.load(row.name, seed)
         if record is not None and not changed(record, row, seed):
             outcome.kept.append(work.name)
+        elif not row.can_run_here():
+            outcome.elsewhere.append(work.name)
+            console.print(f"{work.name}: left out, its environment needs '{row.module}', which is not installed here")
         else:
             queue.append(work)
     deadline = None if budget_seconds is None else time.monotonic() + budget_seconds

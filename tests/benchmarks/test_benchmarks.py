@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_a_goal_is_reached_by_the_lower_end(
     report("known", {"blocks": 2, "out": out}, goal, "b", [compare("known", arms, blocks=2)], out)
     assert json.loads(out.read_text())["goal"] == {"ratio": goal, "against": "b", "reached": reached}
     printed = capsys.readouterr().out
-    assert "4.0 [4.0, 4.0]" in printed
+    assert "4.00 [4.00, 4.00]" in printed
     assert ("NOT reached" in printed) != reached
 
 
@@ -69,7 +70,7 @@ def run(name: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
         timeout=240,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    assert "goal: at least 8 times as fast" in result.stdout
+    assert re.search(r"goal: at least \d+ times as fast", result.stdout)
     read = json.loads(out.read_text())
     assert read["benchmark"] == name
     assert {"settings", "machine", "versions", "goal", "comparisons"} <= set(read)
@@ -97,6 +98,12 @@ def test_reward_path(tmp_path: Path) -> None:
     assert [comparison["name"] for comparison in read["comparisons"]] == ["no learner", "1/8 updates"]
     assert list(read["comparisons"][0]["per_second"]) == ["suite", "naive", "naive, 480 px"]
     assert list(read["comparisons"][1]["per_second"]) == ["suite", "naive"]
+
+
+@pytest.mark.slow  # the package's worlds take their time
+def test_crafter(tmp_path: Path) -> None:
+    read = run("crafter", tmp_path, "--steps", "3")
+    assert [list(comparison["per_second"]) for comparison in read["comparisons"]] == [["vlmrl", "package"]] * 3
 
 
 def test_the_naive_wrapper_gives_the_suites_reward() -> None:
