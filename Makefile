@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 LATEST ?= .venv-latest
 METAWORLD ?= .venv-metaworld
+NETHACK ?= .venv-nethack
+MINEDOJO ?= .venv-minedojo
+APPO ?= .venv-appo
+LEROBOT ?= .venv-lerobot
 EXTRAS ?= dev
 CONSTRAINTS ?= --constraint constraints.txt
 ARGS ?=
@@ -13,7 +17,7 @@ CHECK_OPENGL = $(BIN)/python -c 'from vlmrl.envs.gl import main; main()'
 export PYTHONUNBUFFERED := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-ray test-torchrl test-rerun test-browser test-judges test-metaworld test-latest lint format setup setup-metaworld opengl clean
+.PHONY: help train test appo test-appo test-ray test-torchrl test-lerobot test-rerun test-browser test-judges test-metaworld test-nethack minedojo test-minedojo test-latest lint format setup setup-metaworld setup-nethack opengl clean
 
 help:  ## list what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,9 +53,24 @@ test-metaworld: setup-metaworld  ## Meta-World's tasks and FrankaKitchen, in .ve
 	$(METAWORLD)/bin/python -m pytest -n 2 tests/envs/test_all_environments.py tests/envs/test_metaworld.py \
 		tests/envs/test_kitchen.py $(ARGS)
 
+test-nethack: setup-nethack  ## NetHack and MiniHack, in .venv-nethack: they need an older Gymnasium
+	$(NETHACK)/bin/python -m pytest -n 2 tests/envs/test_all_environments.py tests/envs/test_nethack.py \
+		tests/envs/test_minigrid.py tests/agents/test_features.py $(ARGS)
+
+test-minedojo: minedojo  ## Minecraft's engines as far as they go without a game, in .venv-minedojo
+	$(MINEDOJO)/bin/python -m pytest -n 0 tests/envs/minecraft tests/envs/test_minedojo.py $(ARGS)
+
+test-appo: appo  ## agent=appo in .venv-appo: training, resuming, workers that are killed
+	$(APPO)/bin/python -m pytest -n 0 -m 'slow or not slow' tests/agents/appo $(ARGS)
+
 test-torchrl: setup  ## compare the losses of iql with TorchRL's
 	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) torchrl
 	$(BIN)/python -m pytest tests/agents/offline/test_losses.py -k torchrl
+
+test-lerobot:  ## LeRobot reads what is written here and the other way round, in .venv-lerobot: it pins another torch
+	@$(PYTHON) -m venv $(LEROBOT) && $(LEROBOT)/bin/python -m pip install --quiet 'lerobot>=0.4,<0.5'
+	@$(MAKE) --no-print-directory VENV=$(LEROBOT) CONSTRAINTS= setup opengl
+	HF_HUB_OFFLINE=1 $(LEROBOT)/bin/python -m pytest -n 0 tests/datasets/test_lerobot_package.py $(ARGS)
 
 # What a newer release breaks should be known, and should stop nobody: this ends well whatever comes out.
 test-latest:  ## run the tests with the newest releases of everything; reports, and never fails
@@ -81,6 +100,24 @@ setup-metaworld:  ## make .venv-metaworld, which has Meta-World, FrankaKitchen a
 	@$(MAKE) --no-print-directory VENV=$(METAWORLD) EXTRAS=dev,kitchen,metaworld \
 		CONSTRAINTS='--constraint $(METAWORLD)/constraints.txt' setup opengl
 
+setup-nethack:  ## make .venv-nethack, which has NetHack, MiniHack and the Gymnasium that they ask for
+	@mkdir -p $(NETHACK) && grep -v '^gymnasium==' constraints.txt >$(NETHACK)/constraints.txt
+	@$(MAKE) --no-print-directory VENV=$(NETHACK) EXTRAS=dev,nethack \
+		CONSTRAINTS='--constraint $(NETHACK)/constraints.txt' setup opengl
+
+# sample-factory pins numpy below 2 and Gymnasium below 1, but runs with those of requirements-appo.txt: hence --no-deps.
+appo:  ## make .venv-appo for agent=appo: sample-factory, NetHack, MiniHack and the numpy that they bear
+	@mkdir -p $(APPO) && { grep -Ev '^(gymnasium|numpy)==' constraints.txt; grep '^numpy' requirements-appo.txt; } \
+		>$(APPO)/constraints.txt
+	@$(MAKE) --no-print-directory VENV=$(APPO) EXTRAS=dev,nethack \
+		CONSTRAINTS='--constraint $(APPO)/constraints.txt' setup opengl
+	$(APPO)/bin/python -m pip install --quiet --no-deps --requirement requirements-appo.txt
+
+minedojo:  ## make .venv-minedojo for env=minedojo in a live game: MineDojo without its pins, and CraftGround
+	@mkdir -p $(MINEDOJO)
+	@$(MAKE) --no-print-directory VENV=$(MINEDOJO) EXTRAS=dev,craftground setup opengl
+	$(MINEDOJO)/bin/python -m pip install --quiet --no-deps --requirement requirements-minedojo.txt
+
 # Again only when what is to be installed has changed.
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit("Python 3.11 to 3.13 is needed, \
@@ -105,4 +142,4 @@ $(VENV)/opengl: $(VENV)/installed
 	@touch $@
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) $(LATEST) $(METAWORLD) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LATEST) $(METAWORLD) $(MINEDOJO) $(NETHACK) $(APPO) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -51,7 +51,7 @@ def one_error(capsys: pytest.CaptureFixture[str], type_: Type, *arguments: str) 
     [
         (["env=humaniod"], "Unknown env 'humaniod'. Did you mean 'humanoid'? Available: "),
         (["reward=clp"], "Unknown reward 'clp'. Did you mean 'clip'?"),
-        (["agent=sca"], "Unknown agent 'sca'. Did you mean 'sac'? Available: bc, crossq, dqn, iql, ppo, sac."),
+        (["agent=sca"], "Unknown agent 'sca'. Did you mean 'sac'? Available: appo, bc, crossq, dqn, iql, ppo, "),
         (["task=kneel"], "Unknown task 'kneel'. Did you mean 'kneeling'?"),
         (["encoder=minni"], "Unknown encoder 'minni'. Did you mean 'mini'?"),
         (["seeed=1"], "Unknown key 'seeed'. Did you mean 'seed'?"),

@@ -18,6 +18,14 @@ def test_unknown_without_a_near_miss_or_any_name() -> None:
     assert str(unknown("reward", "zzz", [])) == "Unknown reward 'zzz'. Available: none."
 
 
+def test_unknown_says_the_nearest_of_very_many_names() -> None:
+    names = [f"Room-{number:03d}" for number in range(200)] + ["Maze-v0"]
+    message = str(unknown("level", "Maze-v1", names))
+    assert message.startswith("Unknown level 'Maze-v1'. Did you mean 'Maze-v0'? The nearest of 201: Maze-v0, Room-")
+    assert message.count(", ") == 9  # ten names
+    assert "The nearest of 201" in str(unknown("level", "", names))
+
+
 @pytest.mark.parametrize(("given", "meant"), [("seeed", "seed"), ("humaniod", "humanoid"), ("sed", "seed")])
 def test_did_you_mean_finds_near_misses(given: str, meant: str) -> None:
     assert did_you_mean(given, ["seed", "humanoid", "device"]) == f" Did you mean '{meant}'?"

@@ -36,10 +36,16 @@ def test_the_root_links_lead_into_the_package(room: str) -> None:
 
 def test_nothing_is_imported_through_a_root_link(tmp_path: Path) -> None:
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted((ROOT / "vlmrl").rglob("*.py"))]
-    code = (
-        f"import importlib, sys\nfor name in {names!r}:\n    importlib.import_module(name.removesuffix('.__init__'))\n"
-        f"assert not set({ROOMS!r}) & set(sys.modules)"
-    )
+    code = f"""
+import importlib, sys
+for name in {names!r}:
+    try:
+        importlib.import_module(name.removesuffix('.__init__'))
+    except ModuleNotFoundError as error:  # of an extra that is not installed here
+        if error.name.partition('.')[0] in ('vlmrl', *{ROOMS!r}):
+            raise
+assert not set({ROOMS!r}) & set(sys.modules)
+"""
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
 
@@ -101,6 +107,7 @@ def test_every_yaml_file_composes_and_explains_itself(path: Path) -> None:
             "env=none": ["dataset=recordings"],
             "agent=iql": ["dataset=recordings"],
             "agent=bc": ["dataset=recordings"],
+            "agent=appo": ["reward=ground_truth"],
         }
         words = needs.get(f"{group}={name}", [])
         config = compose("train", [f"{group}={name}", *words])

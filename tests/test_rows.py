@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import fields
 
 import numpy as np
@@ -55,3 +56,10 @@ def test_a_column_that_was_not_collected_says_what_there_is() -> None:
 
 def test_nothing_stacked_is_nothing() -> None:
     assert len(stack([], [], ["reward", "embeddings"])) == 0
+
+
+def test_a_row_in_an_info_that_is_copied_deeply_stays_itself() -> None:
+    """As Stable-Baselines3's DummyVecEnv does at every step; pictures would be copied with it."""
+    info = {"row": Row(frames={"front": np.zeros((2, 2, 3), np.uint8)}), "score": [1]}
+    copied = copy.deepcopy(info)
+    assert copied["row"] is info["row"] and copied["score"] is not info["score"]

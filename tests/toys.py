@@ -165,3 +165,32 @@ class BrokenConfig:
 
     def build(self, device: str) -> BrightnessEncoder:
         raise UserError("no such weights")
+
+
+class TalkingEnv(gym.Env):
+    """Says at step t what its script has there, and rewards what the script says it is worth.
+
+    Args:
+        script: (text, reward) of each step of an episode; the reset says nothing.
+    """
+
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, script: Sequence[tuple[str, float]], render_mode: str | None = None):
+        self.script, self.render_mode = tuple(script), render_mode
+        self.t = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self._observation(), {"text": ""}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        text, reward = self.script[self.t]
+        self.t += 1
+        return self._observation(), reward, self.t == len(self.script), False, {"text": text}
+
+    def _observation(self) -> np.ndarray:
+        return np.array([self.t / len(self.script)], dtype=np.float32)

@@ -20,6 +20,7 @@ trained on it.
   python -m vlmrl.audit env=cartpole encoders=[mini,runs/my_weights,ViT-B-32/openai]
   python -m vlmrl.audit env=gym frames=my_frames goal='an open drawer' encoder=open_clip
   python -m vlmrl.audit dataset=my_clips labels=outcomes.csv goal='an open drawer' encoder=open_clip
+  python -m vlmrl.audit sequences=mountaincar reward=temporal_alignment
 """
 
 
@@ -36,6 +37,11 @@ def _settings(values: Mapping[str, Any], given: Iterable[str]) -> AuditConfig:
 
 
 def _work(settings: AuditConfig) -> None:
+    if settings.sequences is not None:
+        from vlmrl.workflows.audit.sequences.run import audit_sequences
+
+        audit_sequences(settings)
+        return
     if settings.dataset is not None:
         from vlmrl.workflows.audit.recordings import audit_recordings
 

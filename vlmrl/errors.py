@@ -7,6 +7,12 @@ import importlib
 from collections.abc import Iterable
 from types import ModuleType
 
+MOST_NAMES = 100
+"""More names than this are not all listed; the longest list of the suite's own, its tasks, is shorter."""
+
+NEAREST_NAMES = 10
+"""So many are listed of a list that is too long, those most like what was given."""
+
 
 class UserError(ValueError):
     """A mistake that the user can put right; commands print its message without a traceback and exit with 2."""
@@ -24,11 +30,14 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     Args:
         kind: What the name stands for, such as "reward" or "key".
         given: The name that was given.
-        allowed: Every name that would have been accepted.
+        allowed: Every name that would have been accepted; of more than `MOST_NAMES` the nearest are said.
     """
     names = sorted(allowed)
-    available = ", ".join(names) if names else "none"
-    return UserError(f"Unknown {kind} '{given}'.{did_you_mean(given, names)} Available: {available}.")
+    start = f"Unknown {kind} '{given}'.{did_you_mean(given, names)}"
+    if len(names) > MOST_NAMES:  # the ids of a package's levels run to hundreds, in which nobody sees the answer
+        near = difflib.get_close_matches(str(given), names, n=NEAREST_NAMES, cutoff=0.0)
+        return UserError(f"{start} The nearest of {len(names)}: {', '.join(near)}.")
+    return UserError(f"{start} Available: {', '.join(names) if names else 'none'}.")
 
 
 def require(module: str, *, extra: str | None = None, hint: str = "") -> ModuleType:

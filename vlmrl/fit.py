@@ -20,6 +20,8 @@ Train an encoder of the suite's own, or what a reward is made of.
   python -m vlmrl.fit reward=liv
   python -m vlmrl.fit reward=liv dataset=my_clips fit.objective=triplet out=values
   python -m vlmrl.fit reward=perceptual dataset=demonstrations out=drawer
+  python -m vlmrl.fit reward=clip4mc out=crafter
+  python -m vlmrl.fit reward=clip4mc dataset=my_clips fit.weights=clip_weights fit.image_size=0 fit.text=false out=head
 """
 
 

@@ -19,6 +19,7 @@ Train an agent on a reward in words.
   python -m vlmrl.train env=cartpole reward=ground_truth agent=dqn -m seed=0,1,2
   python -m vlmrl.train env=none agent=iql dataset=<recordings with rewards>
   python -m vlmrl.train env=cartpole agent=dqn reward=vlm_preference judge=encoder
+  python -m vlmrl.train env=nethack reward=oni agent=appo n_envs=64
   python -m vlmrl.train resume=last total_timesteps=400000
 """
 
@@ -50,6 +51,16 @@ def _work(settings: TrainConfig) -> None:
         from vlmrl.workflows.train_offline import train_offline
 
         train_offline(settings)
+        return
+    if settings.rewards_at_collection:
+        from vlmrl.agents.appo.watchdog import TrainingFailed
+        from vlmrl.workflows.train_appo import train_appo
+
+        try:
+            train_appo(settings)
+        except TrainingFailed as error:
+            print(f"Error: {error}", file=sys.stderr)
+            raise SystemExit(1) from error
         return
     from vlmrl.workflows.train import train
 

@@ -17,7 +17,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from tests.toys import BrightnessEncoder, PointEnv
 from vlmrl.agents import checkpoints
-from vlmrl.agents.buffers import RewardFillingReplayBuffer, RewardFillingRolloutBuffer, attach_rewards, replay_settings
+from vlmrl.agents.buffers import (
+    RewardFillingDictRolloutBuffer,
+    RewardFillingReplayBuffer,
+    RewardFillingRolloutBuffer,
+    attach_rewards,
+    replay_settings,
+)
+from vlmrl.agents.features import policy_for
+from vlmrl.agents.recurrent import RewardFillingRecurrentPPO
 from vlmrl.envs.lazy_rewards import LazyRewards, RewardScale
 from vlmrl.envs.reward_vec_env import RewardVecEnv
 from vlmrl.envs.row_writer import RowWriter
@@ -36,12 +44,25 @@ class Discrete(gym.ActionWrapper):
         return np.array([2.0 * action - 1], dtype=np.float32)
 
 
-def environments(lengths: tuple[int, ...], discrete: bool) -> RewardVecEnv:
+class Parts(gym.ObservationWrapper):
+    """The point in a dict, beside a word."""
+
+    def __init__(self, env: gym.Env):
+        super().__init__(env)
+        words = gym.spaces.Box(0, 2, (3,), np.uint8)
+        self.observation_space = gym.spaces.Dict({"point": env.observation_space, "mission": words})
+
+    def observation(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        return {"point": observation, "mission": np.array([1 + (observation[0] > 0), 0, 0], np.uint8)}
+
+
+def environments(lengths: tuple[int, ...], name: str = "") -> RewardVecEnv:
     model = ClipReward("bright", encoder=BrightnessEncoder())
 
     def factory(i: int):  # noqa: ANN202
         def make() -> gym.Env:
-            env = gym.wrappers.TimeLimit(Discrete(PointEnv()) if discrete else PointEnv(), lengths[i])
+            env = Discrete(PointEnv()) if name == "dqn" else PointEnv()
+            env = gym.wrappers.TimeLimit(Parts(env) if "dict" in name else env, lengths[i])
             return SeededEpisodes(RowWriter(env, model.needs, at_reset=False), seed=5, index=i)
 
         return make
@@ -62,6 +83,7 @@ class Stop(BaseCallback):
 
 
 SMALL = {"policy_kwargs": {"net_arch": [8]}, "device": "cpu", "seed": 1}
+ROLLOUTS = {"n_steps": 10, "batch_size": 20, "n_epochs": 2}
 MAKERS = {
     "sac": (
         SAC,
@@ -92,13 +114,19 @@ MAKERS = {
             "replay_buffer_class": RewardFillingReplayBuffer,
         },
     ),
-    "ppo": (PPO, {"n_steps": 10, "batch_size": 20, "n_epochs": 2, "rollout_buffer_class": RewardFillingRolloutBuffer}),
+    "ppo": (PPO, {**ROLLOUTS, "rollout_buffer_class": RewardFillingRolloutBuffer}),
+    "ppo, dict": (PPO, {**ROLLOUTS, "rollout_buffer_class": RewardFillingDictRolloutBuffer}),
+    "recurrent": (RewardFillingRecurrentPPO, ROLLOUTS),
+    "recurrent, dict": (RewardFillingRecurrentPPO, ROLLOUTS),
 }
 
 
 def build(name: str, lengths: tuple[int, ...]) -> BaseAlgorithm:
     cls, kwargs = MAKERS[name]
-    model = cls("MlpPolicy", environments(lengths, name == "dqn"), **copy.deepcopy({**kwargs, **SMALL}))
+    env, kwargs = environments(lengths, name), copy.deepcopy({**kwargs, **SMALL})
+    policy, features = policy_for(env.observation_space, 8, "LstmPolicy" if "recurrent" in name else "Policy")
+    kwargs["policy_kwargs"] |= features | ({"lstm_hidden_size": 8} if "recurrent" in name else {})
+    model = cls(policy, env, **kwargs)
     attach_rewards(model)
     return model
 
@@ -119,7 +147,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(
     checkpoint = checkpoints.newest(tmp_path / "parts")
     step = int(checkpoint.path.name)
     assert 100 <= step <= 260
-    second = checkpoints.restore(MAKERS[name][0], checkpoint, environments(lengths, name == "dqn"), "cpu")
+    second = checkpoints.restore(MAKERS[name][0], checkpoint, environments(lengths, name), "cpu")
     assert second.num_timesteps == step
     second.learn(
         400 - step,
@@ -142,7 +170,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     model.learn(60)
     checkpoint = checkpoints.save_at_end(model, tmp_path)
     assert checkpoint.path.name == "60"
-    longer = checkpoints.restore(SAC, checkpoint, environments((7, 12), False), "cpu")
+    longer = checkpoints.restore(SAC, checkpoint, environments((7, 12)), "cpu")
     longer.learn(40, reset_num_timesteps=False)
     assert longer.num_timesteps == 100
     assert longer.replay_buffer._added == 50  # vector steps of two environments, the first run's among them
@@ -183,7 +211,7 @@ def test_a_broken_checkpoint_and_none_are_clear_errors(tmp_path: Path) -> None:
     checkpoint = checkpoints.save(model, tmp_path)
     checkpoint.replay.write_bytes(checkpoint.replay.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be read"):
-        checkpoints.restore(SAC, checkpoint, environments((10, 10), False), "cpu")
+        checkpoints.restore(SAC, checkpoint, environments((10, 10)), "cpu")
 
 
 def test_cut_episodes_do_not_reach_into_the_next_one() -> None:

@@ -84,7 +84,7 @@ def test_a_resumed_run_keeps_the_same_policy_to_the_bit(tmp_path: Path, name: st
     checkpoint = checkpoints.newest(tmp_path / "parts")
     resumed = KeepBest(tmp_path / "parts" / "best.zip", window=4)
     algorithm = MAKERS[name][0]
-    second = checkpoints.restore(algorithm, checkpoint, environments((7, 12), False), "cpu", [resumed])
+    second = checkpoints.restore(algorithm, checkpoint, environments((7, 12), name), "cpu", [resumed])
     log = RewardLog(checkpoints._reward_env(second).rewards, lines=0, listeners=[resumed.add])
     rest = 600 - second.num_timesteps
     second.learn(

@@ -9,6 +9,7 @@ import pytest
 from vlmrl.agents import memory
 from vlmrl.agents.buffers import _ARRAYS, RewardFillingReplayBuffer
 from vlmrl.agents.memory import in_words, machine_bytes, replay_bytes, retained_bytes
+from vlmrl.errors import UserError
 
 Box = gym.spaces.Box
 
@@ -27,6 +28,12 @@ def test_the_size_is_that_of_a_real_buffer(observation: gym.Space, action: gym.S
     buffer = RewardFillingReplayBuffer(size, observation, action, device="cpu", n_envs=n_envs)
     arrays = sum(getattr(buffer, name).nbytes for name in _ARRAYS)
     assert replay_bytes(size, n_envs, observation, action) == arrays
+
+
+def test_observations_of_several_parts_are_for_other_agents() -> None:
+    parts = gym.spaces.Dict({"glyphs": Box(0, 9, (3, 4), np.int16), "message": Box(0, 255, (8,), np.uint8)})
+    with pytest.raises(UserError, match=r"several things at once \(glyphs, message\).*agent=ppo or"):
+        replay_bytes(1000, 2, parts, gym.spaces.Discrete(3))
 
 
 def test_a_container_may_have_less_than_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

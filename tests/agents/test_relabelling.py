@@ -20,9 +20,9 @@ from vlmrl.agents.buffers import RewardFillingNStepReplayBuffer, RewardFillingRe
 from vlmrl.envs.lazy_rewards import LazyRewards, RewardScale
 from vlmrl.envs.reward_vec_env import RewardVecEnv
 from vlmrl.envs.row_writer import RowWriter
-from vlmrl.envs.shaping import PotentialShaping
+from vlmrl.envs.shaping import PotentialShaping, RewardBonus
 from vlmrl.errors import UserError
-from vlmrl.rows import Row, Rows
+from vlmrl.rows import Row, RowKey, Rows
 from vlmrl.serving.scorer import LocalScorer
 
 
@@ -38,8 +38,10 @@ class Versioned:
         self.version = 1
         self._pixels = PixelReward()
 
-    def prepare(self, row: Row) -> Row:
+    def prepare(self, key: RowKey, row: Row) -> Row:
         return replace(row, frames={"front": row.frames["front"][:2, :2]}) if row.frames else row
+
+    def refresh(self) -> None: ...
 
     def to(self, device: str) -> object:
         return self
@@ -167,6 +169,8 @@ def test_what_cannot_be_rewarded_again_is_refused_at_start() -> None:
     scorer = LocalScorer(model.encoder)
     with pytest.raises(UserError, match="use_as=reward"):
         LazyRewards(model, scorer, shaping=PotentialShaping(0.9))
+    with pytest.raises(UserError, match="use_as=bonus adds a reward that stays"):
+        LazyRewards(model, scorer, shaping=RewardBonus())
     with pytest.raises(UserError, match="between=hold"):
         LazyRewards(model, scorer, every=2, between="interpolate")
     LazyRewards(model, scorer, every=2, between="hold")

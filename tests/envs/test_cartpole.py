@@ -65,3 +65,13 @@ def test_the_picture_shows_the_pole() -> None:
     dark = [(picture[:20] < 240).any(axis=2).sum() for picture in pictures]
     assert dark[0] > 5 and dark[2] == 0
     env.close()
+
+
+def test_a_negative_shows_the_same_with_white_for_black() -> None:
+    pictures = []
+    for negative in (False, True):
+        env = gym.make("vlmrl/CartPole-v0", render_mode="rgb_array", width=64, height=64, negative=negative)
+        env.reset(seed=0)
+        pictures.append(env.render())
+        env.close()
+    np.testing.assert_array_equal(pictures[1], 255 - pictures[0])

@@ -118,7 +118,7 @@ def test_a_replay_buffer_samples_what_is_known(every: int, shaped: bool) -> None
             stored[i] = infos[i]["terminal_observation"]
         buffer.add(observations, stored, actions, rewards, dones, infos)
         observations = following
-        if step < buffer.least:
+        if step < buffer.lag + buffer.window:
             continue
         buffer.sample(4)
         slots = np.arange(max(0, step + 1 - 40), step + 1 - buffer.lag) % 40

@@ -14,10 +14,17 @@ import pytest
 import vlmrl  # noqa: F401
 from tests.workflows.test_train import COMMON, last, run
 from vlmrl.commands import compose, plain
+from vlmrl.envs.abstraction import StateReader
 from vlmrl.envs.make import EnvSettings
 from vlmrl.envs.metaworld import ROBOT, paper_camera
+from vlmrl.envs.program_scene import ProgramScene
 from vlmrl.envs.tasks import PREDICATES, Task, dense_reward, holds
 from vlmrl.errors import UserError
+from vlmrl.quantities import Abstraction
+from vlmrl.reward_models.confinement.process import ConfinedProgram, measured_level
+from vlmrl.reward_models.programs.answers import RecordedWriter, code_in
+from vlmrl.reward_models.programs.contract import check
+from vlmrl.reward_models.text2reward import prompt_digest
 from vlmrl.workflows.audit.states import draw_states
 from vlmrl.workflows.config.train import train_settings
 
@@ -245,6 +252,39 @@ def test_states_for_audits_are_of_both_labels(name: str) -> None:
     task = Task(TASKS[name], "g", "b", cameras=("near",), predicate=predicate)
     states = draw_states(EnvSettings(IDS[name], task, height=32, width=32), 40, 0, pictures=False)
     assert states.done.sum() >= 10 and (~states.done).sum() >= 10
+
+
+@needs_metaworld
+def test_the_drawers_reward_program_is_recorded_and_pays_for_opening_it() -> None:
+    settings = train_settings(plain(compose("train", ["env=drawer_open", "reward=ground_truth"])))
+    assert settings.words is not None
+    scene = ProgramScene(EnvSettings(settings.env.id, settings.make_task(), kwargs=settings.env.kwargs))
+    recording = RecordedWriter(scene.abstraction, settings.words).recording
+    assert (recording.env, recording.task) == ("drawer_open", "open_drawer")
+    assert recording.prompt == prompt_digest(scene.abstraction, settings.words, scene.episode)
+    states, actions = scene.record(256)
+    source, level = code_in(recording.answer), measured_level()
+    assert not check(source, scene.abstraction, states, actions, level, 5.0).findings
+    # Meta-World's own script opens it; random actions do not.
+    from metaworld.policies import SawyerDrawerOpenV3Policy
+
+    env, policy = make("drawer_open"), SawyerDrawerOpenV3Policy()
+    reader, opened = StateReader(env), []
+    observation, _ = env.reset(seed=0)
+    for _ in range(150):
+        action = np.clip(policy.get_action(observation), -1, 1).astype(np.float32)
+        observation, *_ = env.step(action)
+        opened.append(reader())
+    env.close()
+    with ConfinedProgram(source, scene.abstraction, level) as program:
+        scripted, _ = program(np.stack(opened), np.zeros((150, 4)))
+        random, _ = program(states, actions)
+    assert holds(conditions("drawer_open", **_named(scene.abstraction, opened[-1])))
+    assert scripted[-1] > 4 > 2 * random.max() and scripted[-1] > scripted[:20].max() + 2
+
+
+def _named(abstraction: Abstraction, numbers: np.ndarray) -> dict[str, np.ndarray]:
+    return {path[0]: numbers[leaf.start : leaf.start + leaf.size] for path, leaf in abstraction.leaves()}
 
 
 @needs_metaworld

@@ -11,7 +11,7 @@ from tests.toys import CountingEnv, PixelReward
 from vlmrl.envs.lazy_rewards import LazyRewards, RewardScale
 from vlmrl.envs.reward_vec_env import RewardVecEnv
 from vlmrl.envs.row_writer import RowWriter
-from vlmrl.envs.shaping import PotentialShaping
+from vlmrl.envs.shaping import PotentialShaping, RewardBonus, Shaping
 from vlmrl.envs.wrappers import ModelRewardWrapper
 from vlmrl.serving.scorer import LocalScorer
 
@@ -79,7 +79,7 @@ def test_the_optimal_policies_of_an_mdp_with_a_terminal_state_are_unchanged(seed
 
 
 def counting(
-    ends: str, shaping: PotentialShaping, context: int = 0, wait: bool = False, scale: RewardScale | None = None
+    ends: str, shaping: Shaping, context: int = 0, wait: bool = False, scale: RewardScale | None = None
 ) -> RewardVecEnv:
     model = PixelReward(context)
     rewards = LazyRewards(model, LocalScorer(model.encoder), scale, shaping)
@@ -146,3 +146,22 @@ def test_one_environment_and_any_library(ends: str) -> None:
     assert np.isclose(first[1], -1 + 0.9 * 1, atol=1e-2)
     assert np.isclose(last[1], -1 + (0.0 if ends == "terminated" else 0.9 * 2) - 1, atol=1e-2)
     assert last[4]["original_reward"] == -1
+
+
+@pytest.mark.parametrize("ends", ["terminated", "truncated"])
+def test_a_bonus_is_added_to_what_the_environment_gives_scaled_and_weighted(ends: str) -> None:
+    env = counting(ends, RewardBonus(0.5), scale=RewardScale(enabled=True))
+    env.reset()
+    keys = []
+    for _ in range(4):
+        env.step(np.zeros((1, 1)))
+        keys.append(env.keys.copy())
+    expected = -1 + 0.5 * np.arange(1, 5) / np.std([1, 2, 3, 4])  # the model gives t at step t of the first episode
+    np.testing.assert_allclose(env.rewards.fill(np.concatenate(keys)), expected, atol=1e-2)
+    np.testing.assert_allclose(env.rewards.pop_returns(), [10], atol=1e-2)  # what is reported is the model's own
+
+
+def test_a_bonus_beside_one_environment_of_any_library() -> None:
+    env = ModelRewardWrapper(CountingEnv(2, "terminated"), PixelReward(), shaping=RewardBonus(3.0))
+    env.reset()
+    assert [float(env.step(np.zeros(1))[1]) for _ in range(2)] == pytest.approx([-1 + 3 * 1, -1 + 3 * 2], abs=1e-2)

@@ -75,7 +75,7 @@ def test_steps_belong_to_their_encoder(tmp_path: Path) -> None:
     Steps(np.array([[0]]), np.zeros((1, 1)), np.ones((1, 1)), "another").save(tmp_path / "steps.npz")
     with pytest.raises(UserError, match="made with another encoder than mini"):
         PerceptualConfig(steps=str(tmp_path / "steps.npz")).build(None, encoder)
-    with pytest.raises(UserError, match="there is no file ''. It is made from a few demonstrations"):
+    with pytest.raises(UserError, match="it must name a file. It is made from a few demonstrations"):
         PerceptualConfig().build(None, encoder)
     (tmp_path / "steps.npz").write_text("no")
     with pytest.raises(UserError, match="holds no steps"):

@@ -17,7 +17,7 @@ from tests.reward_models.programs.toy import GOOD, TOY, recorded
 from vlmrl.commands import compose, plain
 from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import Words, is_batched
+from vlmrl.reward_models.base import Words, in_background
 from vlmrl.reward_models.confinement import process
 from vlmrl.reward_models.confinement.process import measured_level
 from vlmrl.reward_models.text2reward import ProgramReward, Text2RewardConfig
@@ -40,16 +40,19 @@ def _model(source: str = GOOD, **settings: Any) -> ProgramReward:
     return Text2RewardConfig(program=source, confinement=LEVEL, **settings).build(WORDS, None, ToyScene())
 
 
-def _rows(n: int, first: int = 1) -> list[Row]:
+def _rows(model: ProgramReward, n: int, first: int = 1) -> list[Row]:
+    """Return rows as environments write them for this model: with what its program reads."""
     states, actions = recorded(64)
-    return [Row(quantities=states[first + i], action=actions[first + i]) for i in range(n)]
+    _, places = TOY.narrowed(model.quantities)
+    return [Row(quantities=states[first + i][places], action=actions[first + i]) for i in range(n)]
 
 
 def test_rows_are_rewarded_by_the_program() -> None:
     model = _model()
-    rows = stack(_rows(5), range(1, 6), model.needs)
-    states, actions = rows["quantities"], rows["action"]
-    up, effort = np.exp(-(states[:, 12] ** 2)), -0.1 * actions[:, 0] ** 2
+    assert model.quantities == {("angle",)}
+    rows = stack(_rows(model, 5), range(1, 6), model.needs)
+    states, actions = recorded(64)
+    up, effort = np.exp(-(states[1:6, 12] ** 2)), -0.1 * actions[1:6, 0] ** 2
     rewards = model(rows)
     assert rewards.dtype == np.float32
     np.testing.assert_allclose(rewards, up + effort, rtol=1e-6)
@@ -62,39 +65,66 @@ def test_rows_are_rewarded_by_the_program() -> None:
     model.close()
 
 
-def test_a_vector_step_is_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_step_is_one_call_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model()
-    assert is_batched(model)
+    assert in_background(model)
     rewards = LazyRewards(model)
     calls: list[int] = []
-    call = model.program.__class__.__call__
+    submit = process.ConfinedProgram.submit
 
     def counted(self: Any, states: np.ndarray, actions: np.ndarray) -> Any:
         calls.append(len(states))
-        return call(self, states, actions)
+        return submit(self, states, actions)
 
-    monkeypatch.setattr(process.ConfinedProgram, "__call__", counted)
-    n_envs, rows = 4, _rows(8)
+    monkeypatch.setattr(process.ConfinedProgram, "submit", counted)
+    n_envs, rows = 4, _rows(model, 8)
     keys = []
     for t in (1, 2):
         rewards.observe([(RowKey(env, 0, t), rows[2 * env + t - 1]) for env in range(n_envs)])
         keys += [(env, 0, t) for env in range(n_envs)]
+    assert calls == [4, 4]  # begun before anybody has asked
     filled = rewards.fill(np.array(keys, dtype=KEY_DTYPE))
-    assert calls == [8]
+    assert calls == [4, 4]
     order = [2 * env + t - 1 for t in (1, 2) for env in range(n_envs)]
     alone = [model(stack([row], [1], model.needs))[0] for row in rows]
     np.testing.assert_array_equal(filled, np.array(alone)[order])
     model.close()
 
 
+def test_calls_may_be_asked_for_in_any_order_and_pile_up_without_end() -> None:
+    model = _model()
+    rows = _rows(model, 60)
+    # Far more than two pipes hold: whoever waits for whom, nobody waits for ever.
+    begun = [model.start(rows) for _ in range(400)]
+    expected = model(stack(rows, range(60), model.needs))
+    np.testing.assert_array_equal(model.finish([begun[399][7], begun[0][3], begun[0][59]]), expected[[7, 3, 59]])
+    for i in reversed(range(1, 399)):
+        np.testing.assert_array_equal(model.finish(begun[i]), expected)
+    model.finish([one for one in begun[0] if one not in (begun[0][3], begun[0][59])])
+    model.finish([one for one in begun[399] if one != begun[399][7]])
+    assert not model._rewards and not model._unread  # nothing is kept of what was taken
+    model.close()
+
+
+def test_a_learner_that_can_leaves_the_newest_step_alone() -> None:
+    scene = ["env=cartpole", "reward=text2reward", f"reward.confinement={LEVEL}"]
+    parts = build_parts(train_settings(plain(compose("train", scene))), "cpu")
+    assert parts.rewards(n_envs=8).lag == 1 and parts.rewards().lag == 0
+    parts.close()
+
+
 def test_a_program_that_fails_later_says_where_its_text_is() -> None:
     source = GOOD.replace("    effort", "    if np.any(state.angle > 100):\n        up = up[1:]\n    effort")
     model = _model(source)
-    rows = _rows(3)
-    rows[1].quantities[12] = 101.0
+    rows = _rows(model, 3)
+    rows[1].quantities[0] = 101.0
     with pytest.raises(UserError, match="failed on a state(.|\n)*program.py"):
         model(stack(rows, [1, 2, 3], model.needs))
-    assert np.isfinite(model(stack(_rows(3), [1, 2, 3], model.needs))).all()  # an exception leaves the process alive
+    begun = model.start(rows)
+    with pytest.raises(UserError, match="failed on a state(.|\n)*program.py"):
+        model.finish(begun)
+    good = stack(_rows(model, 3), [1, 2, 3], model.needs)
+    assert np.isfinite(model(good)).all()  # an exception leaves the process alive
     model.close()
 
 
@@ -111,7 +141,7 @@ def test_a_program_of_ones_own_may_be_a_file_and_must_pass(tmp_path: Path) -> No
 
 
 def test_what_is_asked_of_nobody_is_an_error() -> None:
-    with pytest.raises(UserError, match="Name one: judge=openai"):
+    with pytest.raises(UserError, match="judge=openai(.|\n)*reward.program=<run folder>/program.py"):
         Text2RewardConfig(completions="judge", confinement=LEVEL).build(WORDS, None, ToyScene())
     with pytest.raises(UserError, match="reward.shots"):
         Text2RewardConfig(shots=1, confinement=LEVEL).build(WORDS, None, ToyScene())

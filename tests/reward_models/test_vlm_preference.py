@@ -13,7 +13,7 @@ from vlmrl.errors import UserError
 from vlmrl.reward_models.base import Words
 from vlmrl.reward_models.preference_data import AnsweredPairs
 from vlmrl.reward_models.vlm_preference import VlmPreferenceConfig, VlmPreferenceReward
-from vlmrl.rows import Row, Rows
+from vlmrl.rows import Row, RowKey, Rows
 
 
 def make(**settings: Any) -> VlmPreferenceReward:
@@ -144,7 +144,7 @@ def test_pictures_are_learned_from_and_kept_small() -> None:
     clips = [{"frames/front": np.full((1, 55, 55, 3), level, np.uint8)} for level in levels]
     model.update(answered(clips, levels.astype(float), 60), seed=0)
     assert agreement(model, clips, levels.astype(float)) > 0.9
-    row = model.prepare(Row(frames={"front": np.full((112, 112, 3), 200, np.uint8)}))
+    row = model.prepare(RowKey(0, 0, 1), Row(frames={"front": np.full((112, 112, 3), 200, np.uint8)}))
     assert row.frames is not None and row.frames["front"].shape == (55, 55, 3)
     large = Rows.from_arrays({"frames/front": np.full((1, 112, 112, 3), 200, np.uint8)})
     small = Rows.from_arrays({"frames/front": row.frames["front"][None]})

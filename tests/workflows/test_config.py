@@ -226,7 +226,7 @@ def test_every_recipe_has_a_workflow() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["encoder=open_clip"], "'open_clip' has no training recipe. Available: liv, mini, perceptual."),
+        (["encoder=open_clip"], "'open_clip' has no training recipe. Available: clip4mc, failure_prompts, liv, mini, "),
         (["fit.frame=1"], "Unknown fit key 'frame'. Did you mean 'frames'"),
         (["fit.frames=many"], "fit.frames is 'many'; it must be a whole number"),
         (["seed=abc"], "seed is 'abc'; it must be a whole number, at least 0"),

@@ -14,6 +14,7 @@ import gymnasium as gym
 import imageio.v2 as imageio
 import numpy as np
 import pytest
+import torch
 from sb3_contrib import CrossQ
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 
@@ -24,7 +25,15 @@ from vlmrl.envs.tasks import PREDICATES, Task
 from vlmrl.errors import UserError
 from vlmrl.workflows.config.evaluate import EvaluateConfig, evaluate_settings
 from vlmrl.workflows.config.scene import import_plugins
-from vlmrl.workflows.policies import CallablePolicy, ZeroPolicy, algorithm_of, load_zip, open_policy
+from vlmrl.workflows.policies import (
+    CallablePolicy,
+    SampledPolicy,
+    ZeroPolicy,
+    algorithm_of,
+    as_policy,
+    load_zip,
+    open_policy,
+)
 from vlmrl.workflows.rollouts import Episodes, RandomPolicy, record_grid, run_episodes
 
 CARTPOLE = ["env=cartpole", "reward=ground_truth", "progress_bar=false", "threads=1", "device=cpu", "n_envs=2"]
@@ -173,6 +182,18 @@ def test_what_a_function_gives_is_an_action(space: gym.Space, given: Any, taken:
 def test_what_is_no_action_is_refused(space: gym.Space, given: Any) -> None:
     with pytest.raises(UserError, match="The policy 'own' gave .*, which is no action of "):
         CallablePolicy("own", lambda observation: given, space).predict(np.zeros((1, 3)))
+
+
+class Script:
+    """A policy as Meta-World's scripts are."""
+
+    def get_action(self, observation: np.ndarray) -> np.ndarray:
+        return observation[:1] * 3
+
+
+def test_a_script_with_get_action_is_a_policy() -> None:
+    actions, _ = as_policy("own", Script, BOX).predict(np.array([[0.5, 9.0], [1.0, 9.0]]))
+    np.testing.assert_array_equal(actions, [[1.5], [2.0]])
 
 
 def test_a_function_sees_parts_of_dicts_too() -> None:
@@ -383,3 +404,17 @@ def test_each_episode_is_counted_by_how_it_started() -> None:
     assert episodes.start == ["upright" if success else "hanging" for success in episodes.success]
     assert set(episodes.start) == {"upright", "hanging"}
     np.testing.assert_allclose(episodes.truth, episodes.model_reward, atol=1e-5)
+
+
+def test_a_policy_may_be_measured_by_drawn_actions() -> None:
+    model = PPO("MlpPolicy", gym.make("CartPole-v1"), seed=0, device="cpu")
+    observation = np.zeros((64, 4), dtype=np.float32)
+    likeliest, _ = model.predict(observation, deterministic=True)
+    assert len(set(likeliest.tolist())) == 1
+    before = torch.get_rng_state()
+    drawn = [SampledPolicy(model, seed) for seed in (1, 1, 2)]
+    first, second, other = ([policy.predict(observation, deterministic=True)[0] for _ in range(2)] for policy in drawn)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(set(first[0].tolist())) == 2
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first[0], first[1]) and not np.array_equal(first[0], other[0])

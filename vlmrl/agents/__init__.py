@@ -7,7 +7,9 @@ AGENTS = Registry(
     "agent",
     {
         "sac": "vlmrl.agents.sac:SacConfig",
+        "appo": "vlmrl.agents.appo.config:AppoConfig",
         "ppo": "vlmrl.agents.ppo:PpoConfig",
+        "recurrent_ppo": "vlmrl.agents.recurrent_ppo:RecurrentPpoConfig",
         "dqn": "vlmrl.agents.dqn:DqnConfig",
         "crossq": "vlmrl.agents.crossq:CrossqConfig",
         "iql": "vlmrl.agents.iql:IqlConfig",

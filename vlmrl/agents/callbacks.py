@@ -46,8 +46,7 @@ class RewardLog(BaseCallback):
         self._every = remaining / self._lines if self._lines else float("inf")
         self._next_line = self.num_timesteps + self._every
         if self._lines:
-            headers = ("step", "truth", "model reward", "predicate")
-            tqdm.write("".join(f"{header:>14}" for header in headers) + "   (means of the last 100 episodes)")
+            tqdm.write(progress_header())
 
     def _on_step(self) -> bool:
         for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):
@@ -76,17 +75,31 @@ class RewardLog(BaseCallback):
             self.logger.record("rollout/ep_vlm_rew_mean", fmean(self._returns))
 
     def _line(self) -> str:
-        def column(values: Sequence[float], form: str) -> str:
-            return form.format(fmean(values)) if values else "-"
-
         truth = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        cells = (
-            f"{self.num_timesteps:,}",
-            column(truth, "{:.2f}"),
-            column(self._returns, "{:.2f}"),
-            column(self._fractions, "{:.1%}"),
-        )
-        return "".join(f"{cell:>14}" for cell in cells)
+        return progress_line(self.num_timesteps, truth, self._returns, self._fractions)
+
+
+def progress_header() -> str:
+    """Return the line above those of `progress_line`."""
+    headers = ("step", "truth", "model reward", "predicate")
+    return "".join(f"{header:>14}" for header in headers) + "   (means of the last 100 episodes)"
+
+
+def progress_line(step: int, truth: Sequence[float], returns: Sequence[float], fractions: Sequence[float]) -> str:
+    """Say in a line how training stands.
+
+    Args:
+        step: Steps so far.
+        truth: Returns of the last episodes by the task's ground truth.
+        returns: The same by the model's unscaled reward.
+        fractions: Shares of their steps at which the task's predicate held.
+    """
+
+    def column(values: Sequence[float], form: str) -> str:
+        return form.format(fmean(values)) if values else "-"
+
+    cells = (f"{step:,}", column(truth, "{:.2f}"), column(returns, "{:.2f}"), column(fractions, "{:.1%}"))
+    return "".join(f"{cell:>14}" for cell in cells)
 
 
 class StopOnInterrupt(BaseCallback):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from vlmrl.agents.off_policy import OffPolicyConfig, shared_arguments
 from vlmrl.typed import Count, Positive, Share
@@ -26,6 +26,8 @@ class DqnConfig(OffPolicyConfig):
         max_grad_norm: Length to which gradients are cut.
         net_arch: Width of each hidden layer.
     """
+
+    discrete_actions: ClassVar[bool] = True
 
     tau: Share
     target_update_interval: Count

@@ -11,6 +11,7 @@ import numpy as np
 from stable_baselines3.common.preprocessing import get_action_dim, get_obs_shape
 
 from vlmrl.envs.lazy_rewards import KEY_DTYPE
+from vlmrl.errors import UserError
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container, v2 and v1
 
@@ -26,9 +27,16 @@ def replay_bytes(buffer_size: int, n_envs: int, observation_space: gym.Space, ac
         n_envs: Number of environments.
         observation_space: A box or discrete space.
         action_space: A box or discrete space.
+
+    Raises:
+        UserError: Observations are dicts, which our replay buffers do not hold.
     """
     shape, action = get_obs_shape(observation_space), np.dtype(action_space.dtype)
-    assert isinstance(shape, tuple)
+    if not isinstance(shape, tuple):
+        raise UserError(
+            f"This environment shows several things at once ({', '.join(shape)}), and agents with a replay "
+            "buffer see one array. Use agent=ppo or agent=recurrent_ppo."
+        )
     observation = int(np.prod(shape)) * np.dtype(observation_space.dtype).itemsize
     action_bytes = get_action_dim(action_space) * (4 if action == np.float64 else action.itemsize)
     transition = 2 * observation + action_bytes + 3 * 4 + KEY_DTYPE.itemsize

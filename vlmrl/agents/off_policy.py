@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from vlmrl.agents.schedules import Schedule, step_size
+from vlmrl.errors import UserError
 from vlmrl.typed import Count, Natural, Positive, Range, Share
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ class OffPolicyConfig:
         train_freq: Steps of the vector of environments between updates.
         gradient_steps: Gradient steps an update; -1 takes as many as transitions came.
         n_steps: Rewards summed up before bootstrapping; 1 is the plain algorithm.
+        discrete_actions: Whether it chooses among actions; else it gives numbers.
     """
+
+    discrete_actions: ClassVar[bool] = False
 
     learning_rate: Positive
     learning_rate_schedule: Schedule
@@ -47,9 +51,20 @@ def shared_arguments(config: OffPolicyConfig, env: VecEnv, seed: int, device: st
         env: Environments.
         seed: Seed of the networks, of exploration and of sampling.
         device: "auto", "cpu", "cuda" or "cuda:<n>".
+
+    Raises:
+        UserError: It cannot act in these environments.
     """
+    from gymnasium.spaces import Box, Discrete
+
     from vlmrl.agents.buffers import replay_settings
 
+    if not isinstance(env.action_space, Discrete if config.discrete_actions else Box):
+        kind, others = ("choices", "sac, crossq") if config.discrete_actions else ("numbers", "dqn")
+        raise UserError(
+            f"The actions of this agent are {kind}, and those of this environment are {env.action_space}. Use "
+            f"agent={others.replace(', ', ' or ')}, or agent=ppo, which takes both."
+        )
     return {
         "policy": "MlpPolicy",
         "env": env,

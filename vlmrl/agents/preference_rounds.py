@@ -49,9 +49,9 @@ class PreferenceRounds(BaseCallback):
     """Every `interact` steps: choose pairs of clips, put them to the desk, learn from what has been answered.
 
     A new version of the reward model rewards again all that the replay buffer holds; an on-policy learner, which keeps
-    nothing, gets its rewards from its next rollout on. Rounds take place between a rollout and the update that follows.
-    What goes wrong with a judge, a budget that is spent included, ends questions and never training. Answers that come
-    later, as people's do, are taken in at the end of every rollout.
+    one rollout, rewards that again before it learns from it. Rounds take place between a rollout and the update that
+    follows. What goes wrong with a judge, a budget that is spent included, ends questions and never training. Answers
+    that come later, as people's do, are taken in at the end of every rollout.
 
     Writes `preference/*` into the log: `left`, `right`, `tie`, `abstain`, `error` (answers so far), `waiting`,
     `version`, `accuracy`, `brier`, `ece` (on answers held out), `foresight` (accuracy of the version before on answers
@@ -68,6 +68,8 @@ class PreferenceRounds(BaseCallback):
         first_at: Step of the first round.
         listeners: Called with every new version of the reward.
     """
+
+    topic = "preferences"  # in result.json
 
     def __init__(
         self,

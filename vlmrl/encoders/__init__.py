@@ -6,7 +6,9 @@ from vlmrl.registry import Registry
 ENCODERS = Registry(
     "encoder",
     {
+        "crafter": "vlmrl.encoders.crafter:CrafterConfig",
         "liv": "vlmrl.encoders.liv:LivConfig",
+        "mineclip": "vlmrl.encoders.mineclip:MineClipConfig",
         "mini": "vlmrl.encoders.mini:MiniConfig",
         "open_clip": "vlmrl.encoders.open_clip:OpenClipConfig",
     },

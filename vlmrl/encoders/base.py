@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,9 @@ class Encoder(Protocol):
         fingerprint: Hex digest of architecture, weights and preprocessing; a key for anything that keeps embeddings.
         image_size: (height, width) in pixels at which frames are best rendered: nothing is resized then.
         dim: Length E of an embedding.
+
+    Two more need not be there: `unit_vectors`, false where `encode_images` gives features that a head was trained on,
+    whose lengths mean something (see `gives_unit_vectors`); and `video_head`, see `video_head_of`.
     """
 
     @property
@@ -56,3 +60,14 @@ class Encoder(Protocol):
             UserError: Names the environments that its card lists and how to insist.
         """
         ...
+
+
+def gives_unit_vectors(encoder: Encoder) -> bool:
+    """Return whether embeddings of pictures have unit length, so that products with those of sentences are cosines."""
+    return bool(getattr(encoder, "unit_vectors", True))
+
+
+def video_head_of(encoder: Encoder) -> Path | None:
+    """Return the file with the head for clips that comes with an encoder; None where none does."""
+    path = getattr(encoder, "video_head", None)
+    return Path(path) if path is not None else None

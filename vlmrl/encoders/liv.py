@@ -129,7 +129,11 @@ def load_checkpoint(path: Path) -> tuple[Any, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f"encoder.path: '{path}' cannot be read as weights ({str(error).splitlines()[0]}).") from error
+        # torch's own message would have the user switch its safety off.
+        raise UserError(
+            f"encoder.path: '{path}' cannot be read as weights: torch.save did not make it, it is cut short, "
+            "or it holds more than tensors."
+        ) from error
     if not isinstance(content, Mapping) or not isinstance(content.get("liv"), Mapping):
         raise UserError(f"encoder.path: '{path}' has no entry 'liv'; it is no checkpoint of LIV (model.pt).")
     from vlmrl.encoders.torchvision_ops import prepare_torchvision

@@ -19,6 +19,7 @@ from vlmrl.encoders.open_clip import OpenClipConfig, OpenClipEncoder
 from vlmrl.errors import UserError
 
 WEIGHTS = Path(__file__).parent / "mini_weights"
+VIDEO_HEAD = "video_head.safetensors"  # beside the weights, where a head for clips was fitted to them
 # The environments of the model card, by the names that the suite gives them (`configs/env/<name>.yaml`).
 CARD_ENVS = ("ant", "cartpole", "halfcheetah", "hopper", "humanoid", "mountaincar", "walker2d")
 
@@ -58,17 +59,27 @@ class MiniEncoder(OpenClipEncoder):
         config: Its settings.
         device: Torch device.
 
+    Attributes:
+        kind: What a person calls it.
+        weights: Folder of the embedded weights, with their model card.
+        card_envs: Environments of that card.
+
     Raises:
         UserError: `config.path` holds no such model.
     """
 
+    kind = "mini"
+    weights = WEIGHTS
+    card_envs: tuple[str, ...] = CARD_ENVS
+
     def __init__(self, config: MiniConfig, device: str = "cpu"):
-        folder = Path(config.path) if config.path else WEIGHTS
+        folder = Path(config.path) if config.path else self.weights
         super().__init__(
             OpenClipConfig(model=f"local-dir:{folder}", precision=config.precision, batch_size=config.batch_size),
             device,
         )
-        self.name = f"mini/{folder.name}" if config.path else "mini"
+        self.name = f"{self.kind}/{folder.name}" if config.path else self.kind
+        self.video_head = folder / VIDEO_HEAD if (folder / VIDEO_HEAD).is_file() else None
         self._any_env = config.any_env
         self._taught = (self._model.token_embedding.weight.abs().sum(dim=1) > 0).cpu().numpy()
 
@@ -78,7 +89,7 @@ class MiniEncoder(OpenClipEncoder):
         if unknown:
             warnings.warn(
                 f"Encoder {self.name} was never taught the words {unknown} and passes over them. It knows the poses "
-                f"and words of its model card ({WEIGHTS / 'README.md'}); for any sentence, encoder=open_clip.",
+                f"and words of its model card ({self.weights / 'README.md'}); for any sentence, encoder=open_clip.",
                 stacklevel=2,
             )
         return super().encode_texts(texts)
@@ -90,9 +101,9 @@ class MiniEncoder(OpenClipEncoder):
 
     def check_env(self, env: str) -> None:
         """See `base.Encoder.check_env`."""
-        if env not in CARD_ENVS and not self._any_env:
+        if env not in self.card_envs and not self._any_env:
             raise UserError(
-                f"Encoder {self.name} has only seen the environments {', '.join(CARD_ENVS)}, and this is '{env}': its "
+                f"Encoder {self.name} has only seen {', '.join(self.card_envs)}, and this environment is '{env}': its "
                 "rewards would mean nothing. Take a model trained on pictures from everywhere, encoder=open_clip "
                 "encoder.pretrained=<tag>, or insist with encoder.any_env=true."
             )

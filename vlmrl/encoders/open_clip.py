@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -109,6 +110,7 @@ class OpenClipEncoder:
         import torch
 
         self.name = name
+        self.video_head: Path | None = None
         self._model, self._tokenizer, self._architecture = model, tokenizer, architecture
         self._precision = precision
         self._batch_size = batch_size
@@ -187,15 +189,15 @@ class OpenClipEncoder:
     def check_env(self, env: str) -> None:
         """A model trained on pictures from everywhere takes every environment."""
 
-    def _in_batches(self, items: Any, encode: Any, what: str) -> np.ndarray:
-        """Encode `batch_size` items at a time to unit vectors, (n, E) float32."""
+    def _in_batches(self, items: Any, encode: Any, what: str, unit: bool = True) -> np.ndarray:
+        """Encode `batch_size` items at a time, to unit vectors if these are wanted, (n, E) float32."""
         import torch
 
         parts = []
         with torch.inference_mode():
             for start in range(0, len(items), self._batch_size):
                 features = encode(items[start : start + self._batch_size]).float()
-                parts.append(torch.nn.functional.normalize(features, dim=-1).cpu().numpy())
+                parts.append((torch.nn.functional.normalize(features, dim=-1) if unit else features).cpu().numpy())
         if not parts:
             return np.zeros((0, self.dim), dtype=np.float32)
         embeddings = np.concatenate(parts)

@@ -118,7 +118,7 @@ def load(source: Source, precision: str, device: torch.device) -> tuple[Any, Any
     Raises:
         UserError: The weights cannot be read or belong to another architecture, or the tokenizer cannot be had.
     """
-    with _quietly():
+    with quietly():
         tokenizer = _tokenizer(source)
         try:
             model = open_clip.create_model(
@@ -283,7 +283,7 @@ def _tokenizer(source: Source) -> Any:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Keep open_clip's own log lines back: its errors come again as ours."""
     logger = logging.getLogger()
     before = logger.level

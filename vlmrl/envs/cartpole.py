@@ -37,6 +37,7 @@ class CartPole(CartPoleEnv, EzPickle):
         height: Picture height in pixels; the scene of 600 by 400 is squeezed into it, as CLIP's preprocessing does.
         camera: "front", the only one.
         start: "upright", "hanging" or "mixed", half of the episodes each way.
+        negative: Draw what is white black, and so on: a look that the embedded encoder has never seen.
         **kwargs: Passed on to Gymnasium's `CartPoleEnv`.
     """
 
@@ -64,16 +65,18 @@ class CartPole(CartPoleEnv, EzPickle):
         height: int = 224,
         camera: str = "front",
         start: str = "upright",
+        negative: bool = False,
         **kwargs: Any,
     ):
         if camera not in self.cameras:
             raise unknown("camera", camera, self.cameras)
         if start not in self.starts:
             raise unknown("start", start, self.starts)
-        EzPickle.__init__(self, render_mode, width, height, camera, start, **kwargs)
+        EzPickle.__init__(self, render_mode, width, height, camera, start, negative, **kwargs)
         self._start = start
         super().__init__(render_mode=render_mode, **kwargs)
         self._size = (width, height)
+        self._negative = negative
         # Gymnasium's bounds are those of an episode that ends at 12 degrees; here every angle and speed can be seen.
         self.observation_space = Box(
             np.array([-self.x_threshold, -np.inf, -np.pi, -np.inf], dtype=np.float32),
@@ -110,7 +113,8 @@ class CartPole(CartPoleEnv, EzPickle):
         frame = super().render()
         if frame is None:
             return None
-        return cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
+        picture = cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
+        return 255 - picture if self._negative else picture
 
     def simulator_state(self) -> dict[str, np.ndarray]:
         """Return float32 scalars: `x` (m), `angle` (rad), `speed` (m/s) and `angular_speed` (rad/s)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from vlmrl.envs.row_writer import RowWriter
 from vlmrl.envs.seeded_episodes import SeededEpisodes
 from vlmrl.envs.tasks import Task, TaskReward
 from vlmrl.errors import UserError
+from vlmrl.quantities import Path as QuantityPath
+from vlmrl.reward_models.base import quantities_of
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ def make_env(
     monitor: str | None = None,
     render: bool = False,
     ring: FrameRing | None = None,
+    quantities: Collection[QuantityPath] | None = None,
 ) -> gym.Env:
     """Build one environment.
 
@@ -66,6 +69,7 @@ def make_env(
         monitor: Path of a monitor file without its ending, or None.
         render: Whether `render()` gives pictures even if no field needs them.
         ring: Memory that rows' pictures are put into, where another process reads them.
+        quantities: Which quantities rows hold, see `RowWriter`.
     """
     from vlmrl.envs.episode_ends import EndableMonitor
 
@@ -100,7 +104,9 @@ def make_env(
         halved = gym.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
         env = gym.wrappers.TransformObservation(env, _to_float32, halved)
     env = EndableMonitor(TaskReward(env, settings.task), monitor)
-    return RowWriter(env, fields, settings.task.cameras, at_reset, settings.score_every, ring) if fields else env
+    if not fields:
+        return env
+    return RowWriter(env, fields, settings.task.cameras, at_reset, settings.score_every, ring, quantities)
 
 
 def _to_float32(observation: np.ndarray) -> np.ndarray:
@@ -136,7 +142,7 @@ def make_vec_env(
 
     from vlmrl.envs.reward_vec_env import RewardVecEnv
 
-    needs = rewards.needs
+    needs, quantities = rewards.needs, quantities_of(rewards.model)
     at_reset = rewards.reads_reset
 
     apart = n_envs > 1 and bool(needs & {"frames", "embeddings"})
@@ -151,7 +157,8 @@ def make_vec_env(
             if multiprocessing.parent_process() is not None:
                 # Ctrl-C in a terminal reaches every process: the main one ends the run, workers step on until then.
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-            return SeededEpisodes(make_env(settings, needs, at_reset, monitor, ring=ring), seed, i)
+            env = make_env(settings, needs, at_reset, monitor, ring=ring, quantities=quantities)
+            return SeededEpisodes(env, seed, i)
 
         return make
 

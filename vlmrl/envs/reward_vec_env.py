@@ -13,7 +13,7 @@ from vlmrl.envs.frame_ring import FrameRing
 from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
 from vlmrl.envs.row_writer import ROW
 from vlmrl.envs.seeded_episodes import SeededEpisodes
-from vlmrl.reward_models.base import EpisodeEndingModel
+from vlmrl.reward_models.base import EpisodeEndingModel, awaits_end
 from vlmrl.rows import Row, RowKey
 
 
@@ -56,7 +56,7 @@ class RewardVecEnv(VecEnvWrapper):
             )
         if wait and rewards.scale.enabled:
             raise ValueError("A reward scale is fixed by a batch of first rewards; there is none with wait=True.")
-        if wait and rewards.lag:
+        if wait and (rewards.lag or awaits_end(rewards.model)):
             raise ValueError("Rewards that are known some steps later cannot be had with wait=True.")
         self.rewards = rewards
         self.wait = wait
@@ -69,7 +69,7 @@ class RewardVecEnv(VecEnvWrapper):
     def reset(self) -> VecEnvObs:
         """Start new episodes everywhere."""
         observations = self.venv.reset()
-        self._cut()
+        self.leave()
         self._time["episode"] += 1
         self._time["t"] = 0
         self._running = True
@@ -145,7 +145,7 @@ class RewardVecEnv(VecEnvWrapper):
         """Choose the numbers of the episodes that the next reset starts, (n_envs,) int; a reset must follow."""
         for i, episode in enumerate(episodes):
             self.env_method("set_next_episode", int(episode), indices=i)
-        self._cut()
+        self.leave()
         self._time["episode"] = np.asarray(episodes) - 1
         self._time["t"] = 0
 
@@ -157,8 +157,8 @@ class RewardVecEnv(VecEnvWrapper):
     def _place(self, i: int) -> RowKey:
         return RowKey(*(int(self._time[field][i]) for field in RowKey._fields))
 
-    def _cut(self) -> None:
-        """Leave the running episodes; what waits for rewards still gets them."""
+    def leave(self) -> None:
+        """Leave the running episodes, as a reset does, which must follow; what waits for rewards still gets them."""
         if not self._running:
             return
         for i in range(self.num_envs):

@@ -1,7 +1,8 @@
-"""Potential-based shaping: a reward model as a hint that leaves the task as it is.
+"""What a reward model adds to the environment's own reward: a hint that leaves the task as it is, or a bonus.
 
-Source: Ng, Harada, Russell: "Policy Invariance under Reward Transformations: Theory and Application to Reward
-Shaping", ICML 1999, theorem 1.
+Sources: Ng, Harada, Russell: "Policy Invariance under Reward Transformations: Theory and Application to Reward
+Shaping", ICML 1999, theorem 1; a bonus beside a sparse reward of success is what agents of MineDojo learn from (Fan et
+al. 2022, arXiv 2206.08853, section 5).
 """
 
 from __future__ import annotations
@@ -45,3 +46,31 @@ class PotentialShaping:
         arrived = np.where(terminated, 0.0, potentials)
         left = np.concatenate([[before], potentials[:-1]])
         return (rewards + self.weight * (self.gamma * arrived - left)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class RewardBonus:
+    """Adds the model's reward to the environment's own. What is optimal may change with it.
+
+    Attributes:
+        weight: Factor of the model's reward, more than 0.
+    """
+
+    weight: float = 1.0
+
+    def __call__(self, rewards: np.ndarray, added: np.ndarray, terminated: np.ndarray, before: float) -> np.ndarray:
+        """Add up the rewards of consecutive steps of one episode.
+
+        Args:
+            rewards: (n,) float, what the environment gave for arriving at each state.
+            added: (n,) float, what the model gave for it.
+            terminated: (n,) bool; not read.
+            before: Not read.
+
+        Returns:
+            (n,) float32.
+        """
+        return (rewards + self.weight * added).astype(np.float32)
+
+
+Shaping = PotentialShaping | RewardBonus

@@ -10,8 +10,9 @@ import numpy as np
 
 from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
 from vlmrl.envs.row_writer import ROW, RowWriter
-from vlmrl.envs.shaping import PotentialShaping
-from vlmrl.reward_models.base import EpisodeEndingModel, RewardModel, sentences
+from vlmrl.envs.shaping import Shaping
+from vlmrl.errors import UserError
+from vlmrl.reward_models.base import EpisodeEndingModel, RewardModel, awaits_end, quantities_of, sentences
 from vlmrl.rows import RowKey
 from vlmrl.serving.scorer import LocalScorer
 
@@ -32,7 +33,7 @@ class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
         env: Made with `render_mode="rgb_array"` if the model looks at frames.
         model: The reward model.
         camera: Camera that it looks through, or several, where the environment has named ones.
-        shaping: Let the model's reward shape the environment's own instead of replacing it.
+        shaping: Let the model's reward shape the environment's own, or add to it, instead of replacing it.
     """
 
     def __init__(
@@ -40,15 +41,23 @@ class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
         env: gym.Env,
         model: RewardModel,
         camera: str | Sequence[str] = "front",
-        shaping: PotentialShaping | None = None,
+        shaping: Shaping | None = None,
     ):
         # The model itself and no copy: it may hold an encoder of gigabytes.
         gym.utils.RecordConstructorArgs.__init__(
             self, _disable_deepcopy=True, model=model, camera=camera, shaping=shaping
         )
+        if awaits_end(model):
+            raise UserError(
+                f"{type(model).__name__} rewards the steps of an episode when it has ended, and a wrapper must reward "
+                "each at once. Train with vlmrl.train and an agent with a replay buffer, or relabel recordings."
+            )
         scorer = LocalScorer(model.encoder) if "embeddings" in model.needs else None  # type: ignore[attr-defined]
         self._rewards = LazyRewards(model, scorer, shaping=shaping)
-        gym.Wrapper.__init__(self, RowWriter(env, model.needs, sentences(camera), self._rewards.reads_reset))
+        rows = RowWriter(
+            env, model.needs, sentences(camera), self._rewards.reads_reset, quantities=quantities_of(model)
+        )
+        gym.Wrapper.__init__(self, rows)
         self._episode, self._t = -1, 0
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from vlmrl.errors import UserError
 from vlmrl.judges.base import Answer, Calls, ChatModel, Question, TextQuestion
@@ -34,6 +34,8 @@ class ChatSettings(JudgeSettings):
         prompt_price: Price of a million tokens read.
         completion_price: Price of a million tokens written.
     """
+
+    answers_texts: ClassVar[bool] = True
 
     prompt: PromptName = "analyse"
     swap: bool = True

@@ -34,13 +34,14 @@ PAUSE = 60.0  # seconds for which one that is down is left alone
 
 
 class Desk:
-    """See this module. One desk is used by one thread; its judge may call models from many.
+    """See this module. `submit` and `collect` are for one thread; `ask` and `known` may be called from several.
 
     Args:
         judge: Who answers.
         store: What was answered before, and where new answers go.
         budget: What may be spent through the store, ever.
-        attempts: How often a question is asked that brings errors, before its answer is an error for good.
+        attempts: How often a question is asked that brings errors, before its answer is an error for good; None never
+            gives one up.
         keep_clips: Whether the clips of comparisons are kept in the store also where no person needs them.
         min_gold_accuracy: Share of control questions that a person must get right to be counted, see `raters.trusted`.
     """
@@ -50,7 +51,7 @@ class Desk:
         judge: Judge,
         store: AnswerStore,
         budget: Budget | None = None,
-        attempts: int = 3,
+        attempts: int | None = 3,
         keep_clips: bool = False,
         min_gold_accuracy: float = 0.0,
     ):
@@ -77,6 +78,16 @@ class Desk:
         known |= self._ask(todo)
         return [known.get(key) or self._error("waits for people") for key in keys]
 
+    def known(self, questions: Sequence[Question]) -> list[Answer | None]:
+        """Return what the store has answered before, None where it has nothing; nobody is asked.
+
+        Raises:
+            UserError: The judge answers no such questions.
+        """
+        keys = self._check(questions)
+        answers = self.store.answers(keys)
+        return [answers.get(key) for key in keys]
+
     def submit(self, questions: Sequence[Question]) -> list[str]:
         """Put questions, and ask those anew that brought errors before.
 
@@ -94,7 +105,7 @@ class Desk:
         failures = self.store.failures([key for key, answer in known.items() if answer.is_error])
         for key in [key for key in self._open if key in known]:
             answer, count = known[key], failures.get(key, (0, ""))[0]
-            if not answer.is_error or count >= self._attempts or self.exhausted:
+            if not answer.is_error or self._gives_up(count) or self.exhausted:
                 self._settle(key, answer)
         for key in todo:
             if key not in known:
@@ -147,7 +158,7 @@ class Desk:
         answers = {
             key: self._error(f"given up after {count} attempts, the last one: {error}")
             for key, (count, error) in failures.items()
-            if count >= self._attempts
+            if self._gives_up(count)
         }
         keys = [key for key in keys if key not in answers]
         for key in keys:
@@ -174,6 +185,9 @@ class Desk:
         for key, answer in answers.items():
             self.store.add_answer(key, answer)
         return answers
+
+    def _gives_up(self, failures: int) -> bool:
+        return self._attempts is not None and failures >= self._attempts
 
     def _settle(self, key: str, answer: Answer) -> None:
         self._settled[key] = answer

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -123,6 +124,7 @@ class OpenAIModel:
             self._without |= {"response_format"}
         if not config.logprobs:
             self._without |= {"logprobs", "top_logprobs"}
+        self._under_way: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai", daemon=True)
         self._thread.start()
@@ -165,7 +167,9 @@ class OpenAIModel:
         )
 
     def close(self) -> None:
-        """Close the connections."""
+        """Cancel requests that other threads have under way, and close the connections."""
+        for request in tuple(self._under_way):
+            request.cancel()
         self._run(self._client.close(), CHECK_TIMEOUT)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CHECK_TIMEOUT)
@@ -204,7 +208,12 @@ class OpenAIModel:
 
     def _run(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
         """Do work on the loop's thread, for so many seconds at most, also where a byte comes now and then."""
-        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), self._loop).result()
+        request = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), self._loop)
+        self._under_way.add(request)
+        try:
+            return request.result()
+        finally:
+            self._under_way.discard(request)
 
     def _once(self, question: TextQuestion, n: int, sample: int) -> Answer:
         """Make one request, which the client repeats where that makes sense."""

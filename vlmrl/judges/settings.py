@@ -23,6 +23,7 @@ class JudgeSettings:
 
     uses_encoder: ClassVar[bool] = False  # whether `build` needs the run's encoder
     reads_truth: ClassVar[bool] = False  # whether comparisons must bring the ground truth
+    answers_texts: ClassVar[bool] = False  # whether text questions can be put to it
 
     store: str | None = None
     keep_clips: bool = False

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeGuard, get_args
+from typing import Any, Literal, Protocol, TypeGuard, get_args
 
 import numpy as np
 
-from vlmrl.encoders.base import Encoder
+from vlmrl.encoders.base import Encoder, gives_unit_vectors
 from vlmrl.errors import UserError, unknown
-from vlmrl.rows import Row, Rows
+from vlmrl.quantities import Path as QuantityPath
+from vlmrl.rows import Row, RowKey, Rows
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,17 @@ def combine_views(values: Sequence[np.ndarray], views: Views) -> np.ndarray:
 
 
 def or_embedded(encoder: Encoder | None) -> Encoder:
-    """Return the encoder that was given, else the embedded one on the CPU."""
+    """Return the encoder that was given, else the embedded one on the CPU, for a reward made of cosines.
+
+    Raises:
+        UserError: The encoder gives features of pictures, whose products with sentences are no cosines.
+    """
     if encoder is not None:
+        if not gives_unit_vectors(encoder):
+            raise UserError(
+                f"Encoder {encoder.name} gives features of single frames, for a head that was trained on them; they "
+                "cannot be compared with sentences. It goes with reward=mineclip."
+            )
         return encoder
     from vlmrl.encoders.mini import MiniConfig
 
@@ -83,7 +93,8 @@ class RewardModel(Protocol):
 
     Attributes:
         needs: Row fields that it reads; no other field is produced.
-        context: How many earlier rows one reward looks at, or "episode".
+        context: How many earlier rows one reward looks at, or "episode": all of them from the reset on, which are kept
+            until the episode has ended.
         retains: Fields to keep with a transition so that a later version of the model can reward it again.
         requires_sync: True where its output ends episodes; it is then an `EpisodeEndingModel`.
     """
@@ -130,8 +141,20 @@ class LearnedRewardModel(RewardModel, Protocol):
         """Move what is trained to a torch device."""
         ...
 
-    def prepare(self, row: Row) -> Row:
-        """Return a row as it is to be kept until its reward is asked for, its pictures no larger than need be."""
+    def prepare(self, key: RowKey, row: Row) -> Row:
+        """Return a row as it is to be kept until its reward is asked for, its pictures no larger than need be.
+
+        Args:
+            key: Where the row is from; the rows of an environment come in the order of time.
+            row: As the environment wrote it.
+        """
+        ...
+
+    def refresh(self) -> None:
+        """Take in what the model was taught since the last call, which may make a new version.
+
+        On-policy learners call it before each pass over a rollout, and reward the rollout again if the version is new.
+        """
         ...
 
     def save(self, path: Path) -> None:
@@ -153,7 +176,7 @@ def is_learned(model: RewardModel) -> TypeGuard[LearnedRewardModel]:
 
 
 class BatchedRewardModel(RewardModel, Protocol):
-    """A reward model for which one large call is cheaper than several small ones; its `context` is 0."""
+    """A reward model for which one large call is cheaper than several small ones."""
 
     def reward_all(self, parts: Sequence[Rows]) -> list[np.ndarray]:
         """Reward rows of several episodes, each as `__call__` would: for each part (n,) float32."""
@@ -163,6 +186,110 @@ class BatchedRewardModel(RewardModel, Protocol):
 def is_batched(model: RewardModel) -> TypeGuard[BatchedRewardModel]:
     """Return whether a model takes rows of several episodes in one call."""
     return hasattr(model, "reward_all")
+
+
+class ClipRewardModel(RewardModel, Protocol):
+    """A reward model that scores clips of frames against its goal and other sentences.
+
+    Attributes:
+        frames: Frames T of a clip.
+        stride: Rows from one frame of a clip to the next.
+        encoder: Embeds the frames.
+    """
+
+    @property
+    def frames(self) -> int: ...  # noqa: D102
+
+    @property
+    def stride(self) -> int: ...  # noqa: D102
+
+    @property
+    def encoder(self) -> Encoder: ...  # noqa: D102
+
+    def logits(self, clips: np.ndarray) -> np.ndarray:
+        """Score clips, (n, T, E) float32 embeddings of frames: (n, N) float64, the goal's first of N sentences."""
+        ...
+
+
+def scores_clips(model: RewardModel) -> TypeGuard[ClipRewardModel]:
+    """Return whether a model scores clips against sentences."""
+    return hasattr(model, "logits") and hasattr(model, "frames")
+
+
+class MovableRewardModel(RewardModel, Protocol):
+    """A reward model that computes with torch and can do so on a device."""
+
+    def to(self, device: str) -> object:
+        """Move its weights to a torch device."""
+        ...
+
+
+def is_movable(model: RewardModel) -> TypeGuard[MovableRewardModel]:
+    """Return whether a model can be moved to a torch device."""
+    return hasattr(model, "to")
+
+
+class HindsightRewardModel(RewardModel, Protocol):
+    """A reward model that knows the reward of a step once its episode has ended; its `context` is "episode".
+
+    It is called with all rows of an episode, from the reset to the last one, or to that at which the episode was cut.
+    Replay buffers fill such an episode in when it is over. Without the attribute a model rewards a step by it and those
+    before it.
+
+    Attributes:
+        awaits_end: Whether it does.
+    """
+
+    @property
+    def awaits_end(self) -> bool: ...  # noqa: D102
+
+
+def awaits_end(model: RewardModel) -> TypeGuard[HindsightRewardModel]:
+    """Return whether a model knows the reward of a step only once its episode has ended."""
+    return bool(getattr(model, "awaits_end", False))
+
+
+class BackgroundRewardModel(RewardModel, Protocol):
+    """A reward model that computes elsewhere while environments step on; its `context` is 0.
+
+    Rows are given to it once, as they come in, those of a vector step together: what it computes at once does not
+    depend on when somebody asks.
+
+    Attributes:
+        delay: Vector steps for which a learner that can should leave the newest rewards alone, so that nobody waits.
+    """
+
+    @property
+    def delay(self) -> int: ...  # noqa: D102
+
+    def start(self, rows: Sequence[Row]) -> Sequence[Any]:
+        """Begin to reward rows; return for each what `finish` is to be given."""
+        ...
+
+    def finish(self, begun: Sequence[Any]) -> np.ndarray:
+        """Return rewards, (n,) float32, each once; waits for those that are still on their way."""
+        ...
+
+
+def in_background(model: RewardModel) -> TypeGuard[BackgroundRewardModel]:
+    """Return whether a model computes elsewhere while environments step on."""
+    return hasattr(model, "start") and hasattr(model, "finish")
+
+
+class QuantityReadingModel(RewardModel, Protocol):
+    """A reward model that needs `quantities`, and not all that an environment has: only its own are gathered.
+
+    Attributes:
+        quantities: Paths of those that it reads; its rows hold their numbers, in the order of the abstraction.
+    """
+
+    @property
+    def quantities(self) -> frozenset[QuantityPath]: ...  # noqa: D102
+
+
+def quantities_of(model: RewardModel) -> frozenset[QuantityPath] | None:
+    """Return which quantities a reward model reads; None for one that does not say, which is given all."""
+    return getattr(model, "quantities", None)
 
 
 class EpisodeEndingModel(RewardModel, Protocol):

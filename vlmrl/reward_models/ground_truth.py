@@ -43,6 +43,7 @@ class GroundTruthConfig:
 
     uses_encoder: ClassVar[bool] = False
     uses_words: ClassVar[bool] = False  # so that an environment needs neither task nor goal
+    at_collection: ClassVar[bool] = True  # a worker that takes a step can reward it
 
     def build(self, words: Words | None, encoder: None) -> GroundTruthReward:
         """Make the reward model; the words are not read."""

@@ -17,6 +17,7 @@ import numpy as np
 from vlmrl.encoders.base import Encoder
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import Views, combine_views
+from vlmrl.reward_models.fitted import read_fitted
 from vlmrl.rows import Rows
 
 ALPHA = 5.0  # weight of the distance of means against their spreads, section III-B
@@ -132,16 +133,12 @@ class Steps:
         Raises:
             UserError: There is no such file, or it was made with another encoder.
         """
-        if not Path(path).is_file():
-            raise UserError(
-                f"reward.steps: there is no file '{path}'. It is made from a few demonstrations: python -m vlmrl.fit "
-                "reward=perceptual dataset=<clips> out=<folder>; then reward.steps=<folder>/steps.npz."
-            )
-        try:
-            with np.load(path) as content:
-                found = cls(content["chosen"], content["means"], content["deviations"], str(content["encoder"]))
-        except (ValueError, KeyError) as error:
-            raise UserError(f"reward.steps: '{path}' holds no steps ({error}).") from error
+        how = (
+            "It is made from a few demonstrations: python -m vlmrl.fit reward=perceptual dataset=<clips> "
+            "out=<folder>; then reward.steps=<folder>/steps.npz."
+        )
+        content = read_fitted("reward.steps", path, "steps", ("chosen", "means", "deviations", "encoder"), how)
+        found = cls(content["chosen"], content["means"], content["deviations"], str(content["encoder"]))
         if found.encoder != encoder.fingerprint:
             raise UserError(
                 f"reward.steps: '{path}' was made with another encoder than {encoder.name}. Take the one that it was "

@@ -26,7 +26,7 @@ from vlmrl.reward_models.preference_loss import Ties, answer_loss, without_wrong
 from vlmrl.reward_models.preference_networks import LEAST_SIZE, RewardEnsemble
 from vlmrl.reward_models.preference_training import Answers, TrainingSettings, gaps, measure, train_ensemble
 from vlmrl.reward_models.query_selection import Sampler
-from vlmrl.rows import Row, Rows
+from vlmrl.rows import Row, RowKey, Rows
 from vlmrl.typed import Count, Natural, Positive, Range, Share
 
 Input = Literal["embeddings", "cnn", "resnet", "state", "observation"]
@@ -79,11 +79,14 @@ class VlmPreferenceReward:
             self._ensemble.to(device)
         return self
 
-    def prepare(self, row: Row) -> Row:
+    def prepare(self, key: RowKey, row: Row) -> Row:
         """See `LearnedRewardModel.prepare`: pictures become as small as the networks look at them."""
         if "frames" not in self.retains or row.frames is None:
             return row
         return replace(row, frames={camera: self._small(frame[None])[0] for camera, frame in row.frames.items()})
+
+    def refresh(self) -> None:
+        """See `LearnedRewardModel.refresh`: `update` alone makes versions."""
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Return (n,) float32, the mean over the networks."""
@@ -346,7 +349,7 @@ class VlmPreferenceConfig:
     max_queries: Natural = 5000
     weights: str = ""
 
-    uses_judge: ClassVar[bool] = True
+    learns_from: ClassVar[str] = "comparisons"
     largest_replay: ClassVar[int] = LARGEST_REPLAY
 
     def __post_init__(self) -> None:
@@ -360,6 +363,11 @@ class VlmPreferenceConfig:
     def field(self) -> str:
         """Row field that the networks look at, which is kept with every transition."""
         return FIELD[self.input]
+
+    @property
+    def asks_judge(self) -> bool:
+        """Whether a judge is asked while the agent learns."""
+        return self.max_queries > 0
 
     @property
     def uses_encoder(self) -> bool:

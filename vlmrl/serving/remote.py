@@ -7,11 +7,12 @@ import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from vlmrl.encoders.base import Encoder
+from vlmrl.encoders.base import Encoder, gives_unit_vectors, video_head_of
 from vlmrl.errors import UserError
 
 # Takes the name of an encoder's method or attribute and its arguments.
@@ -33,16 +34,18 @@ class Answer(NamedTuple):
 
 
 class Card(NamedTuple):
-    """What an encoder says of itself; see `Encoder`."""
+    """What an encoder says of itself; see `Encoder`, `gives_unit_vectors` and `video_head_of`."""
 
     name: str
     image_size: tuple[int, int]
     dim: int
+    unit_vectors: bool
+    video_head: Path | None
 
 
 def card(encoder: Encoder) -> Card:
     """Return what an encoder says of itself."""
-    return Card(encoder.name, encoder.image_size, encoder.dim)
+    return Card(encoder.name, encoder.image_size, encoder.dim, gives_unit_vectors(encoder), video_head_of(encoder))
 
 
 def answer(encoder: Encoder, what: str, *arguments: Any) -> Answer:
@@ -79,7 +82,7 @@ class RemoteEncoder:
     """
 
     def __init__(self, card: Card, ask: Ask, encode: Callable[[np.ndarray], np.ndarray]):
-        self.name, self.image_size, self.dim = card
+        self.name, self.image_size, self.dim, self.unit_vectors, self.video_head = card
         self._ask = ask
         self._encode = encode
 

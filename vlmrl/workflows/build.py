@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.envs.lazy_rewards import Between, LazyRewards, RewardScale, RowListener
 from vlmrl.envs.make import EnvSettings
 from vlmrl.envs.program_scene import ProgramScene
-from vlmrl.envs.shaping import PotentialShaping
+from vlmrl.envs.shaping import Shaping
 from vlmrl.errors import UserError
 from vlmrl.judges.desk import Desk
-from vlmrl.reward_models.base import RewardModel, is_learned
+from vlmrl.reward_models.base import RewardModel, Words, in_background, is_movable
 from vlmrl.serving.settings import Service
 from vlmrl.workflows.config.scene import NO_ENV, Choice, SceneConfig
 
@@ -31,6 +31,7 @@ class Parts:
         model: The reward model.
         service: Where the encoder runs; None without one.
         between: What the steps between two scored frames get, see `LazyRewards`.
+        scene: What a reward that is a program is written for; None for other rewards.
     """
 
     env: EnvSettings
@@ -38,11 +39,12 @@ class Parts:
     model: RewardModel
     service: Service | None
     between: Between = "hold"
+    scene: ProgramScene | None = None
 
     def rewards(
         self,
         scale: RewardScale | None = None,
-        shaping: PotentialShaping | None = None,
+        shaping: Shaping | None = None,
         n_envs: int | None = None,
         listener: RowListener | None = None,
     ) -> LazyRewards:
@@ -57,7 +59,9 @@ class Parts:
         """
         every, lag = self.env.score_every, 0
         if self.service is None:
-            return LazyRewards(self.model, None, scale, shaping, every, self.between, listener=listener)
+            if n_envs is not None and in_background(self.model):
+                lag = self.model.delay
+            return LazyRewards(self.model, None, scale, shaping, every, self.between, lag, listener)
         if n_envs is not None:
             lag = self.service.lag(n_envs * len(self.env.task.cameras) / every)
         return LazyRewards(self.model, self.service.scorer(), scale, shaping, every, self.between, lag, listener)
@@ -102,11 +106,26 @@ def build_parts(settings: SceneConfig, device: str, with_encoder: bool = False) 
     )
     # A reward that is a program is written for an environment and tried on its states.
     uses_scene = getattr(settings.reward.config, "uses_scene", False)
-    scene = {"scene": ProgramScene(env, open_desk(settings, device))} if uses_scene else {}
-    model = settings.reward.config.build(settings.words, encoder, **scene)
-    if is_learned(model):
+    scene = ProgramScene(env, open_desk(settings, device)) if uses_scene else None
+    model = build_model(settings.reward.config, settings.words, encoder, scene)
+    if is_movable(model):
         model.to(device)
-    return Parts(env, encoder, model, service, settings.between)
+    return Parts(env, encoder, model, service, settings.between, scene)
+
+
+def build_model(config: Any, words: Words | None, encoder: Encoder | None, scene: ProgramScene | None) -> RewardModel:
+    """Make a reward model of its settings.
+
+    Args:
+        config: Settings of the reward.
+        words: What it is told; None where it reads none.
+        encoder: None where it looks at no picture.
+        scene: None where it is no program.
+
+    Raises:
+        UserError: It cannot be made of these.
+    """
+    return config.build(words, encoder, **({"scene": scene} if scene is not None else {}))
 
 
 def settled(settings: S, model: RewardModel) -> S:

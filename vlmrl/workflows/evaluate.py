@@ -22,7 +22,7 @@ from vlmrl.workflows.build import Parts, build_parts, resolve_device
 from vlmrl.workflows.config.evaluate import EvaluateConfig
 from vlmrl.workflows.config.train import TrainConfig, train_settings
 from vlmrl.workflows.evaluate_trials import print_comparison
-from vlmrl.workflows.policies import as_policy, open_policy
+from vlmrl.workflows.policies import SampledPolicy, as_policy, open_policy
 from vlmrl.workflows.report import letters, make_console, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, measure, record_grid
 from vlmrl.workflows.run_folder import RunFolder, create, find
@@ -103,7 +103,8 @@ def gather(settings: EvaluateConfig, policies: Mapping[str, Any], device: str) -
     for folder in map(find, settings.runs):
         run, parts, model = open_run(folder, device)
         scene = scene or run
-        found.setdefault(shown(folder.path), Contender(shown(folder.path), model, parts))
+        policy: Policy = model if run.eval_deterministic else SampledPolicy(model, settings.seed)
+        found.setdefault(shown(folder.path), Contender(shown(folder.path), policy, parts))
     if settings.policy:
         parts = build_parts(settings.scene, device) if settings.scene is not None else next(iter(found.values())).parts
         observation_space, action_space = spaces(parts.env)

@@ -13,8 +13,11 @@ from vlmrl.workflows.config.fit import FitConfig
 FITS = Registry(
     "fit",
     {
+        "clip4mc": "vlmrl.workflows.video.fit:fit",
+        "failure_prompts": "vlmrl.workflows.failure_prompts.fit:fit",
         "liv": "vlmrl.workflows.liv.fit:fit",
         "mini": "vlmrl.workflows.mini.fit:fit",
+        "optimal_transport": "vlmrl.workflows.optimal_transport.fit:fit",
         "perceptual": "vlmrl.workflows.perceptual:fit",
     },
 )

@@ -16,18 +16,6 @@ from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.run_folder import RunFolder
 
 
-def make_judge(settings: TrainConfig, parts: Parts, device: str) -> Judge | None:
-    """Make the judge; None where the reward asks none.
-
-    Raises:
-        UserError: Something is missing that it needs.
-    """
-    if not settings.asks_judge:
-        return None
-    assert settings.judge is not None
-    return settings.judge.config.build(parts.encoder, device)
-
-
 def make_pool(settings: TrainConfig) -> ClipPool | None:
     """Make the place where clips to ask about are kept; None where the reward asks none."""
     if not settings.asks_judge:
@@ -94,5 +82,5 @@ def described(settings: TrainConfig) -> list[str]:
         "is 0"
     ]
     if not hasattr(agent, "buffer_size"):
-        lines.append(f"agent={settings.agent.name} keeps no transitions: a new version rewards its next rollouts")
+        lines.append(f"agent={settings.agent.name} keeps one rollout: a new version rewards that again, and the next")
     return lines

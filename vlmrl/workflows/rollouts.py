@@ -43,7 +43,7 @@ class RandomPolicy:
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, None]:
         """Draw one action for each environment."""
-        return np.stack([self._space.sample() for _ in range(len(observation))]), None
+        return np.stack([self._space.sample() for _ in range(count(observation))]), None
 
 
 @dataclass
@@ -158,6 +158,7 @@ def run_episodes(policy: Policy, env: Any, n_episodes: int, label: str = "") -> 
             keys[i], begun[i] = [], env.venv.reset_infos[i].get("start")
             number[i] += 1
     if any(keys):  # no row may wait for its reward when the next policy begins
+        env.leave()
         env.rewards.fill(np.array([key for running in keys for key in running]))
     bar.close()
     return episodes
@@ -261,6 +262,11 @@ class _Panel:
         if predicate:
             corner = (self.picture.shape[1] - 1, self.picture.shape[0] - 1)
             cv2.rectangle(self.picture, (0, 0), corner, (0, 200, 0), 6)
+
+
+def count(observation: Any) -> int:
+    """Return how many observations there are in a vector of them, or in a dict of vectors."""
+    return len(next(iter(observation.values())) if isinstance(observation, dict) else observation)
 
 
 def batch_of_one(observation: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from vlmrl.encoders.mini import WEIGHTS
+from vlmrl.encoders import crafter, mini
 from vlmrl.errors import UserError
 
 PACKAGES = (
@@ -24,13 +24,15 @@ PACKAGES = (
     "torch",
     "stable-baselines3",
     "sb3-contrib",
+    "sample-factory",
     "gymnasium",
     "mujoco",
     "open_clip_torch",
     "numpy",
     "hydra-core",
 )
-EMBEDDED_WEIGHTS = "mini weights"  # what the embedded encoder's digest is called among the versions
+# What the digests of the embedded encoders are called among the versions, by the encoder's name.
+EMBEDDED_WEIGHTS = {"mini": "mini weights", "crafter": "crafter weights"}
 
 
 class HasPlain(Protocol):
@@ -80,6 +82,11 @@ class RunFolder:
     def answers(self) -> Path:
         """What a judge has answered in this run, SQLite."""
         return self.path / "answers.sqlite"
+
+    @property
+    def labels(self) -> Path:
+        """Labels of texts that the reward knew at the end, JSON, which other runs can be given."""
+        return self.path / "labels.json"
 
     @property
     def untrained(self) -> Path:
@@ -181,10 +188,11 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    digest = hashlib.sha256()
-    for path in sorted(WEIGHTS.glob("open_clip_*")):
-        digest.update(path.read_bytes())
-    found[EMBEDDED_WEIGHTS] = f"sha256 {digest.hexdigest()[:16]}"
+    for encoder, folder in (("mini", mini.WEIGHTS), ("crafter", crafter.WEIGHTS)):
+        digest = hashlib.sha256()
+        for path in sorted([*folder.glob("open_clip_*"), *folder.glob(mini.VIDEO_HEAD)]):
+            digest.update(path.read_bytes())
+        found[EMBEDDED_WEIGHTS[encoder]] = f"sha256 {digest.hexdigest()[:16]}"
     return found
 
 

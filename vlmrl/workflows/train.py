@@ -19,23 +19,25 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
 from vlmrl.agents import checkpoints
+from vlmrl.agents.buffers import check_hindsight
 from vlmrl.agents.callbacks import RewardLog, StopOnInterrupt
 from vlmrl.agents.hacking_probe import HackingProbe
 from vlmrl.agents.keep_best import KeepBest
 from vlmrl.agents.memory import in_words, machine_bytes, replay_bytes, retained_bytes
 from vlmrl.envs.lazy_rewards import LazyRewards, RewardScale
 from vlmrl.envs.make import make_vec_env
-from vlmrl.envs.shaping import PotentialShaping
+from vlmrl.envs.shaping import PotentialShaping, RewardBonus, Shaping
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import is_learned
+from vlmrl.reward_models.base import awaits_end, is_learned, scores_clips
+from vlmrl.workflows.audit.preflight import Preflight, preflight, preflight_line
 from vlmrl.workflows.audit.results import Audited
 from vlmrl.workflows.audit.run import short_audit, verdict_line
 from vlmrl.workflows.build import Parts, build_parts, resolve_device, settled
 from vlmrl.workflows.config.audit import AUDIT_SCENE_KEYS
 from vlmrl.workflows.config.scene import NO_TASK
 from vlmrl.workflows.config.train import TrainConfig
-from vlmrl.workflows.policies import ZeroPolicy
-from vlmrl.workflows.preferences import described, make_judge, make_pool, open_rounds
+from vlmrl.workflows.learned_rewards import described, make_judge, make_listener, open_learning
+from vlmrl.workflows.policies import SampledPolicy, ZeroPolicy
 from vlmrl.workflows.report import make_console, print_paths, python_command, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
@@ -75,27 +77,23 @@ def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -
     folder = RunFolder(Path(settings.run_dir)) if settings.resume else create(Path(settings.run_dir), settings)
     if not settings.resume:
         folder.write(getattr(parts.model, "files", {}))
-    audited = _audit(settings, parts, console)
+    audited = audit_reward(settings, parts, console)
     wait = parts.model.requires_sync
     rewards = parts.rewards(
-        _scale(settings, parts), _shaping(settings), None if wait else settings.n_envs, make_pool(settings)
+        _scale(settings, parts), _shaping(settings), None if wait else settings.n_envs, make_listener(settings)
     )
     env = make_vec_env(parts.env, rewards, settings.n_envs, settings.seed, folder.monitor, wait)
-    best = KeepBest(folder.best, truth=settings.use_as == "potential") if settings.keep == "best" else None
+    best = KeepBest(folder.best, truth=settings.use_as != "reward") if settings.keep == "best" else None
     probe = HackingProbe()
-    rounds = open_rounds(settings, parts, judge, rewards, folder, [probe.restart]) if judge is not None else None
+    rounds = open_learning(settings, parts, judge, rewards, folder, [probe.restart])
     companions: list[Any] = [entry for entry in (probe, best, rounds) if entry is not None]
     try:
         model = _model(settings, folder, env, device, companions)
         _announce(console, settings, parts, folder, model, device, retained)
         point_last(folder, folder.path.parent.parent)  # from now on: it is the run that one looks at, labels, resumes
-        if audited is not None:
-            console.print(f"audit of the reward: {verdict_line(audited)}", highlight=False)
-            if audited.verdict is not None and audited.verdict.advice:
-                scene = shlex.join(_scene_overrides(settings))
-                console.print(f"look closer: {python_command()} -m vlmrl.audit {scene}", soft_wrap=True, markup=False)
+        print_audit(console, settings, audited)
         seconds, steps = _learn(model, settings, rewards, folder, console, companions, best)
-        asked = rounds.summary() if rounds is not None else None
+        asked = {rounds.topic: rounds.summary()} if rounds is not None else {}
     finally:
         env.close()
         if rounds is not None:
@@ -109,6 +107,8 @@ def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -
         "random": RandomPolicy(model.action_space, settings.seed),
         "zero": ZeroPolicy(model.action_space),
     }
+    if not settings.eval_deterministic:
+        policies |= {name: SampledPolicy(policies[name], settings.seed) for name in ("trained", "untrained")}
     results = measure(
         policies,
         parts,
@@ -144,6 +144,12 @@ def _probe(parts: Parts, settings: TrainConfig) -> dict[str, np.ndarray]:
     try:
         env.reset()
         env.step(np.stack([env.action_space.sample()]))
+        if awaits_end(parts.model):
+            agent = settings.agent.config
+            told = {key: getattr(agent, key) for key in ("learning_starts", "buffer_size") if hasattr(agent, key)}
+            window = agent.n_steps if told else 1  # in an on-policy agent n_steps is the length of a rollout
+            check_hindsight(env, agent.algorithm(), settings.n_envs, **told, window=window)
+        env.leave()
         rewards.fill(env.keys, lambda where, columns: retained.update(columns))
         _check_memory(settings, env, retained)
     finally:
@@ -154,14 +160,17 @@ def _probe(parts: Parts, settings: TrainConfig) -> dict[str, np.ndarray]:
 def _scale(settings: TrainConfig, parts: Parts) -> RewardScale | None:
     """Return how the learner sees the rewards; None where it sees them as they are.
 
-    A model that ends episodes says 1 for success and 0 elsewhere, and its rewards cannot wait for a first batch.
+    A model that ends episodes says 1 for success and 0 elsewhere, and its rewards cannot wait for a first batch; one
+    that `sets_scale` has settings for how large its rewards are.
     """
-    if parts.model.requires_sync:
+    if parts.model.requires_sync or getattr(parts.model, "sets_scale", False):
         return None
     return RewardScale(enabled=settings.standardize, centre=settings.centre)
 
 
-def _shaping(settings: TrainConfig) -> PotentialShaping | None:
+def _shaping(settings: TrainConfig) -> Shaping | None:
+    if settings.use_as == "bonus":
+        return RewardBonus(settings.shaping_weight)
     return PotentialShaping(settings.gamma, settings.shaping_weight) if settings.use_as == "potential" else None
 
 
@@ -189,16 +198,35 @@ def _check_memory(settings: TrainConfig, env: Any, retained: Mapping[str, np.nda
         )
 
 
-def _audit(settings: TrainConfig, parts: Parts, console: Console) -> Audited | None:
-    """Say whether the reward tells states of the task apart, before time is spent on it; None where it is not asked."""
+def audit_reward(settings: TrainConfig, parts: Parts, console: Console) -> Audited | Preflight | None:
+    """Say whether the reward tells states of the task apart, before time is spent on it; None where it is not asked.
+
+    A reward of clips cannot be told on states; of it is said whether it sees anything.
+    """
     if not settings.audit or settings.resume:
         return None
+    if scores_clips(parts.model):
+        with console.status("Looking whether the reward sees anything…"):
+            return preflight(parts.model, parts.env, settings.seed)
     try:
         with console.status("Auditing the reward…"):
             return short_audit(settings, parts, settings.seed)
     except UserError as error:  # the states of this task cannot be drawn, which is no reason not to train
         console.print(f"audit of the reward: not possible. {error}", highlight=False)
         return None
+
+
+def print_audit(console: Console, settings: TrainConfig, audited: Audited | Preflight | None) -> None:
+    """Print what `audit_reward` found, and how to look closer where it was bad."""
+    if audited is None:
+        return
+    if isinstance(audited, Preflight):
+        console.print(f"preflight of the reward: {preflight_line(audited)}", highlight=False)
+        return
+    console.print(f"audit of the reward: {verdict_line(audited)}", highlight=False)
+    if audited.verdict is not None and audited.verdict.advice:
+        scene = shlex.join(_scene_overrides(settings))
+        console.print(f"look closer: {python_command()} -m vlmrl.audit {scene}", soft_wrap=True, markup=False)
 
 
 def _scene_overrides(settings: TrainConfig) -> list[str]:
@@ -312,8 +340,10 @@ def _announce(
         )
     if parts.env.score_every > 1:
         console.print(f"every {parts.env.score_every} steps a picture is scored; between them: {settings.between}")
+    shaped = "the task" if settings.task.name != NO_TASK else "the environment"
+    if settings.use_as == "bonus":
+        console.print(f"the model's reward is added to that of {shaped}, with weight {settings.shaping_weight}")
     if settings.use_as == "potential":
-        shaped = "the task" if settings.task.name != NO_TASK else "the environment"
         console.print(
             f"the model's reward is a potential that shapes the reward of {shaped}: gamma {settings.gamma}, "
             f"weight {settings.shaping_weight}"
@@ -346,9 +376,9 @@ def _report(
     steps: int,
     speed: float,
     clip: Path | None,
-    audited: Audited | None,
+    audited: Audited | Preflight | None,
     probe: HackingProbe,
-    asked: dict[str, Any] | None,
+    asked: dict[str, Any],
 ) -> None:
     """Print the table and write `result.json`."""
     summaries = {name: episodes.summary() for name, episodes in results.items()}
@@ -356,8 +386,7 @@ def _report(
     if audited is not None:
         result["audit"] = audited.plain()
     result["hacking"] = probe.events
-    if asked is not None:
-        result["preferences"] = asked
+    result |= asked
     folder.result.write_text(json.dumps(result, indent=2) + "\n")
     console.print(results_table(summaries, f"{settings.eval_episodes} episodes each, mean and 95 % interval"))
     if all("success" not in summary for summary in summaries.values()):

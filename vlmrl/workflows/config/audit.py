@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from vlmrl.datasets.base import open_dataset
 from vlmrl.encoders import ENCODERS
-from vlmrl.errors import UserError
-from vlmrl.typed import Count, Natural, Share, typed
+from vlmrl.errors import UserError, unknown
+from vlmrl.typed import Count, Natural, Range, Share, typed
 from vlmrl.workflows.config.relabel import EACH, NOWHERE
 from vlmrl.workflows.config.scene import (
     NO_TASK,
@@ -21,6 +21,9 @@ from vlmrl.workflows.config.scene import (
     chosen,
     import_plugins,
 )
+
+SEQUENCES = ("mountaincar",)  # environments with skills, vlmrl.workflows.audit.sequences.skills.STAGES
+Level = Annotated[int, Range(1, 8)]
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,17 @@ class AuditConfig:
     progress_table: bool = True
     rrd: bool = False
     own_sentences: bool = False
+    sequences: str | None = None
+    levels: tuple[Level, ...] = tuple(range(1, 9))
+    sets: Count = 3
+    caption: Literal["steps", "sentence"] = "steps"
 
     def __post_init__(self) -> None:
         check_device(self.device)
         scene = self.scene
+        if self.sequences is not None:
+            self._check_sequences()
+            return
         if self.dataset is not None:
             self._check_recordings()
             return
@@ -76,6 +86,21 @@ class AuditConfig:
             )
         if self.alphas and "alpha" not in {entry.name for entry in fields(scene.reward.config)}:
             raise UserError(f"alphas: reward={scene.reward.name} has no alpha; leave alphas out, or take reward=clip.")
+
+    def _check_sequences(self) -> None:
+        if self.sequences not in SEQUENCES:
+            raise unknown("films with skills in a sequence:", str(self.sequences), SEQUENCES)
+        if self.frames is not None or self.dataset is not None:
+            raise UserError("sequences= are films that the simulator makes; leave frames and dataset out.")
+        if self.prompts or self.alphas or self.encoders:
+            raise UserError(
+                "prompts, alphas and encoders are tried on labelled states; of films one reward is audited at a time. "
+                "Leave them out."
+            )
+        if not self.levels or len(set(self.levels)) < len(self.levels):
+            raise UserError(f"levels={list(self.levels)}: name one or several levels of 1 to 8, each once.")
+        if not self.scene.reward.config.uses_encoder:
+            raise UserError(f"Films are pictures, and reward={self.scene.reward.name} looks at none.")
 
     def _check_recordings(self) -> None:
         if self.frames is not None:
@@ -121,7 +146,11 @@ def audit_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> Audi
         own[key] = [] if value is None else value if isinstance(value, list | tuple) else [value]
     own["cameras"] = own.get("cameras") or []
     own["own_sentences"] = False
-    if own.get("dataset"):
+    if own.get("sequences"):
+        # What is seen, each film's caption says; the environment is that of the skills.
+        no_task = {"name": NO_TASK, "goal": [], "baseline": []}
+        scene |= {"env": NOWHERE, "task": no_task, "goal": EACH}
+    elif own.get("dataset"):
         own["own_sentences"] = _recorded_scene(str(own["dataset"]), scene, {key.partition(".")[0] for key in given})
     own["encoders"] = [_named_encoder(given) for given in own["encoders"]]
     return typed(AuditConfig, {**own, "scene": typed(SceneConfig, {**scene, **chosen(scene)})})

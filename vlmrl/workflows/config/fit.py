@@ -18,8 +18,11 @@ from vlmrl.workflows.config.scene import (
 RECIPES = Registry(
     "recipe",
     {
+        "clip4mc": "vlmrl.workflows.video.config:VideoFitConfig",
+        "failure_prompts": "vlmrl.workflows.failure_prompts.config:FailurePromptFitConfig",
         "liv": "vlmrl.workflows.liv.config:LivFitConfig",
         "mini": "vlmrl.workflows.mini.fit:MiniFitConfig",
+        "optimal_transport": "vlmrl.workflows.optimal_transport.config:OptimalTransportFitConfig",
         "perceptual": "vlmrl.workflows.perceptual:PerceptualFitConfig",
     },
 )

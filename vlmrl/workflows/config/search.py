@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from vlmrl.errors import UserError
+from vlmrl.judges import JUDGES
 from vlmrl.typed import Count, Natural, Share, typed
-from vlmrl.workflows.config.scene import NO_TASK
+from vlmrl.workflows.config.scene import NO_TASK, Choice, choose
 from vlmrl.workflows.config.train import TrainConfig, train_settings
 
 
@@ -30,6 +31,10 @@ class SearchConfig:
     selection_seeds: tuple[Natural, ...] = (100,)
     report_seeds: tuple[Natural, ...] = (0, 1, 2)
     screen_episodes: Natural = 32
+    feedback: Literal["success", "clips"] = "success"
+    rater: Choice | None = None
+    clip_frames: Count = 50
+    clip_size: Count = 224
 
     def __post_init__(self) -> None:
         reward = self.train.reward
@@ -37,8 +42,13 @@ class SearchConfig:
             raise UserError(
                 f"vlmrl.search improves reward programs; reward={reward.name} is none. Use reward=text2reward."
             )
-        if self.train.task.name == NO_TASK:
-            raise UserError("vlmrl.search chooses programs by the check of a task: task=<name>. --help lists them.")
+        if self.train.task.name == NO_TASK and self.feedback == "success":
+            raise UserError(
+                "vlmrl.search chooses programs by the check of a task: task=<name>, --help lists them. For a sentence "
+                "of your own somebody looks at films: feedback=clips judge@rater=human."
+            )
+        if self.feedback == "clips":
+            self._check_rater()
         both = set(self.selection_seeds) & set(self.report_seeds)
         if both or not self.selection_seeds or not self.report_seeds:
             raise UserError(
@@ -58,6 +68,15 @@ class SearchConfig:
                 "At reward.temperature=0 all samples are the same program. Use reward.temperature=1, or samples=1."
             )
 
+    def _check_rater(self) -> None:
+        if self.rater is None:
+            raise UserError("feedback=clips needs somebody who looks at films: judge@rater=human, or another judge.")
+        if self.rater.config.reads_truth and self.train.task.name == NO_TASK:
+            raise UserError(
+                f"judge@rater={self.rater.name} reads the truth of a task, and there is none: task=<name>, or a rater "
+                "that looks at pictures, judge@rater=human."
+            )
+
     @property
     def run_dir(self) -> str:
         """The search's own folder."""
@@ -65,7 +84,10 @@ class SearchConfig:
 
     def plain(self) -> dict[str, Any]:
         """Return nested dicts of plain values in the form of the yaml file."""
-        return {**self.train.plain(), **{name: getattr(self, name) for name in OWN}}
+        own = {name: getattr(self, name) for name in OWN}
+        if self.rater is not None:
+            own["rater"] = {"name": self.rater.name, **asdict(self.rater.config)}
+        return {**self.train.plain(), **own}
 
 
 OWN = tuple(entry.name for entry in fields(SearchConfig) if entry.name != "train")
@@ -81,5 +103,7 @@ def search_settings(values: Mapping[str, Any]) -> SearchConfig:
         UserError: A name, key, type or value is wrong, or they contradict each other.
     """
     own = {name: values[name] for name in OWN if name in values}
+    if own.get("rater") is not None:
+        own["rater"] = choose(JUDGES, own["rater"])
     train = train_settings({name: value for name, value in values.items() if name not in own})
     return typed(SearchConfig, {**own, "train": train})

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vlmrl.errors import UserError
+from vlmrl.reward_models import REWARDS
 from vlmrl.typed import Count, Natural, Positive, typed
 from vlmrl.workflows.config.scene import (
     NO_ENV,
@@ -38,11 +39,12 @@ class TrainConfig(SceneConfig):
     threads: Natural
     standardize: bool
     centre: bool
-    use_as: Literal["reward", "potential"] = "reward"
+    use_as: Literal["reward", "potential", "bonus"] = "reward"
     shaping_weight: Positive = 1.0
     keep: Literal["last", "best"] = "last"
     audit: bool = True
     eval_episodes: Count
+    eval_deterministic: bool = True
     video: bool
     log_interval: Count
     checkpoint_every: Count
@@ -60,16 +62,23 @@ class TrainConfig(SceneConfig):
             self.gamma  # noqa: B018  (raises that there is none)
         if self.learns_reward:
             self._check_learned_reward()
+        if self.rewards_at_collection:
+            self._check_collection()
+
+    @property
+    def learns_from(self) -> str:
+        """What the reward is learned from as the agent learns, "comparisons" or "texts"; empty where it is not."""
+        return str(getattr(self.reward.config, "learns_from", ""))
 
     @property
     def learns_reward(self) -> bool:
-        """Whether the reward is one that is learned from judgments."""
-        return bool(getattr(self.reward.config, "uses_judge", False))
+        """Whether the reward is learned as the agent learns."""
+        return bool(self.learns_from)
 
     @property
     def asks_judge(self) -> bool:
         """Whether a judge is asked while the agent learns."""
-        return self.learns_reward and self.reward.config.max_queries > 0
+        return self.learns_reward and bool(self.reward.config.asks_judge)
 
     def _check_learned_reward(self) -> None:
         """See that a reward that is learned as the agent learns can be.
@@ -78,13 +87,19 @@ class TrainConfig(SceneConfig):
             UserError: Nobody can be asked, or what is kept of the replay would be too large.
         """
         name, config = self.reward.name, self.reward.config
-        if not self.asks_judge and not config.weights:
+        if self.learns_from == "comparisons" and not self.asks_judge and not config.weights:
             raise UserError(
                 f"reward={name} with reward.max_queries=0 asks nobody, so it needs reward.weights=<run folder>/"
                 "reward_model.safetensors."
             )
         if self.asks_judge and self.judge is None:
             raise UserError(f"reward={name} needs a judge: judge=encoder, or another; --help lists them.")
+        asks_texts = self.asks_judge and self.learns_from == "texts"
+        if asks_texts and self.judge is not None and not self.judge.config.answers_texts:
+            raise UserError(
+                f"reward={name} asks about texts, and judge={self.judge.name} answers no questions about texts. "
+                "Take judge=openai or judge=transformers, or labels that were recorded: reward.labels=recorded."
+            )
         if self.asks_judge and self.words is None:
             raise UserError(f"reward={name} asks a judge about a goal: goal='...', or a task.")
         if self.keep == "best":
@@ -93,7 +108,7 @@ class TrainConfig(SceneConfig):
                 "keep=last."
             )
         buffer_size = getattr(self.agent.config, "buffer_size", 0)
-        if config.field == "frames" and buffer_size > config.largest_replay:
+        if getattr(config, "field", "") == "frames" and buffer_size > config.largest_replay:
             raise UserError(
                 f"reward.input={config.input} keeps a picture with every transition, and agent.buffer_size is "
                 f"{buffer_size}: at most {config.largest_replay} are kept. agent.buffer_size={config.largest_replay}, "
@@ -104,6 +119,40 @@ class TrainConfig(SceneConfig):
     def offline(self) -> bool:
         """Whether the agent learns from `dataset` and not from what it does itself."""
         return bool(getattr(self.agent.config, "offline", False))
+
+    @property
+    def rewards_at_collection(self) -> bool:
+        """Whether the agent's workers reward steps where they take them."""
+        return bool(getattr(self.agent.config, "rewards_at_collection", False))
+
+    def _check_collection(self) -> None:
+        """See that steps can be rewarded in worker processes, with nothing filled in later.
+
+        Raises:
+            UserError: They cannot.
+        """
+        name, config = self.agent.name, self.reward.config
+        if not getattr(config, "at_collection", False):
+            fitting = [entry for entry in REWARDS if getattr(REWARDS.load(entry), "at_collection", False)]
+            raise UserError(
+                f"agent={name} rewards each step where it is taken, in processes that hold no encoder and no program, "
+                f"and reward={self.reward.name} cannot be had there. Take reward={' or reward='.join(fitting)}, or "
+                "another agent, such as agent=ppo."
+            )
+        if reason := getattr(config, "not_at_collection", ""):
+            raise UserError(
+                f"agent={name} rewards each step where it is taken, and {reason}. Take agent=ppo, or another."
+            )
+        for key, value, other in (
+            ("use_as", self.use_as, "reward"),
+            ("keep", self.keep, "last"),
+            ("score_every", self.score_every, 1),
+        ):
+            if value != other:
+                raise UserError(
+                    f"{key}={value} is not for agent={name}, whose workers reward every step. Leave {key} away."
+                )
+        self.agent.config.check(self.n_envs)
 
     def _check_source(self) -> None:
         """See that there is something to learn from: recordings for some agents, an environment for the others.
@@ -163,7 +212,16 @@ def train_settings(values: Mapping[str, Any]) -> TrainConfig:
 
 
 # What may change when a run is resumed; everything else would make it another run.
-RESUME_MAY_CHANGE = ("total_timesteps", "eval_episodes", "video", "progress_bar", "threads", "device", "video_dir")
+RESUME_MAY_CHANGE = (
+    "total_timesteps",
+    "eval_episodes",
+    "eval_deterministic",
+    "video",
+    "progress_bar",
+    "threads",
+    "device",
+    "video_dir",
+)
 
 
 def resumed_settings(values: Mapping[str, Any], stored: Mapping[str, Any], given: Iterable[str]) -> TrainConfig:

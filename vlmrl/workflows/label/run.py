@@ -59,7 +59,9 @@ def store_of(settings: LabelConfig) -> Path:
         return Path(settings.store)
     assert settings.run is not None
     folder = find(settings.run)
-    judge = folder.read_config().get("judge") or {}
+    config = folder.read_config()
+    # A search has one judge that writes programs and another one that looks at films.
+    judge = config.get("rater" if config.get("feedback") == "clips" else "judge") or {}
     path = Path(judge.get("store") or folder.path / "answers.sqlite")
     if not path.is_file():
         name = judge.get("name")
