@@ -153,6 +153,15 @@ def test_a_caption_may_be_one_sentence(tmp_path: Path) -> None:
     assert captions == 2 and found[EXACT].sets == 1
 
 
+def test_a_reward_of_clips_weighs_a_caption_against_the_skills(tmp_path: Path) -> None:
+    """A model of another world: it runs, and knows nothing here."""
+    asked = ("encoder=crafter", "encoder.any_env=true", "levels=[2]", "sets=1")
+    found = audit_sequences(settings(tmp_path, "reward=clip4mc", *asked))
+    assert set(found) == {REMIX, PERMUTATION, EXACT} and not found[EXACT].above
+    scores = np.array([entry["scores"] for entry in _result(tmp_path)["sets"] if entry["kind"] == REMIX])
+    assert np.isfinite(scores).all() and (scores >= 0).all() and (scores < 1).all()
+
+
 def _result(tmp_path: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((tmp_path / "run" / "result.json").read_text())
     return content

@@ -41,7 +41,9 @@ SHOWN, STRIP, THUMB, LINE = 6, 12, 72, 16  # sets, pictures of a film, their hei
 class FilmScorer:
     """Scores films under captions with a reward model: what an episode that looks so would earn.
 
-    A model that looks at the whole episode says it all in its last row; of others the mean over the rows counts.
+    A model that looks at the whole episode says it all in its last row; of others the mean over the rows counts. One
+    that weighs its goal against negatives, as rewards of clips do, has the other skills' captions for these, unless
+    some are given.
 
     Args:
         settings: Hold reward and caption style.
@@ -92,8 +94,10 @@ class FilmScorer:
         if plan not in self._models:
             words = self._settings.scene.words
             assert words is not None
+            goal = self.goal(plan)
+            negatives = words.negatives or tuple(one for one in self._captions.values() if one not in goal)
             self._models[plan] = self._settings.scene.reward.config.build(
-                replace(words, goal=self.goal(plan)), self._encoder
+                replace(words, goal=goal, negatives=negatives), self._encoder
             )
         return self._models[plan]
 
