@@ -31,6 +31,8 @@ from vlmrl.workflows.run_folder import versions
 # Takes a number of steps, does them, returns the seconds that they took.
 Block = Callable[[int], float]
 
+WARM_UP = 4  # the block that warms up has so many times fewer steps than the others
+
 
 class Arm:
     """One side of a comparison, set up in a process of its own and idle until asked.
@@ -117,7 +119,7 @@ def compare(name: str, arms: Mapping[str, tuple[Arm, int]], blocks: int) -> Comp
     with ExitStack() as stack:
         running = {key: (stack.enter_context(arm), steps) for key, (arm, steps) in arms.items()}
         for arm, steps in running.values():
-            arm.run(max(1, steps // 4))
+            arm.run(max(1, steps // WARM_UP))
         for _ in range(blocks):
             for key, (arm, steps) in running.items():
                 per_second[key].append(arm.run(steps))

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.blocks import Arm, Block, compare, parser, report
+from benchmarks.blocks import WARM_UP, Arm, Block, compare, parser, report
 
 GOAL = 0.95
+CASES = (("wall", 1), ("processor", 1), ("wall", 8))  # clock, and vector steps between two fills
 
 
 def main() -> None:
@@ -30,8 +31,12 @@ def main() -> None:
     arguments = parser(__doc__, "program_overhead", steps=1600)
     arguments.add_argument("--n-envs", type=int, default=8, help="environments (default %(default)s)")
     settings = arguments.parse_args()
+    # Even the block that warms up must hold one fill.
+    least = WARM_UP * settings.n_envs * max(every for _, every in CASES)
+    if settings.steps < least:
+        arguments.error(f"--steps {settings.steps} is too few: with {settings.n_envs} environments at least {least}")
     comparisons = []
-    for clock, every in (("wall", 1), ("processor", 1), ("wall", 8)):
+    for clock, every in CASES:
         arms = {
             name: (
                 Arm(name, make_arm, reward=name, n_envs=settings.n_envs, fill_every=every, clock=clock),

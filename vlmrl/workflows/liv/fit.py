@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vlmrl.errors import UserError
+from vlmrl.workflows.fit_folder import claim
 from vlmrl.workflows.liv.config import LivFitConfig
 
 # What is kept while a run is under way, so that an interrupted one goes on; removed at its end.
@@ -43,7 +44,7 @@ def fit(config: LivFitConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     out = Path(config.out)
     (out / CLIPS).mkdir(parents=True, exist_ok=True)
-    _same_run(config, out / RUN)
+    claim(config, out / RUN)
     base = load_base(config.weights, config.device)
     clips = gather(config.dataset, config.clips, config.camera, base.size, out / CLIPS, config.seed, config.progress)
     learned, held_out = split(clips.texts, config.held_out, config.seed)
@@ -86,18 +87,6 @@ def split(texts: tuple[str, ...], share: float, seed: int) -> tuple[list[int], l
     if not held_out or len(learned) < 2:
         raise UserError(f"{len(texts)} clips are too few to learn from some and measure on others; bring more.")
     return learned, sorted(held_out)
-
-
-def _same_run(config: LivFitConfig, path: Path) -> None:
-    """Make sure that what is in the folder was left by a run like this one."""
-    free = {"out": "", "threads": 0, "device": "", "progress": False}
-    text = json.dumps({**asdict(config), **free}, sort_keys=True)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(
-            f"'{path.parent}' holds an interrupted run with other settings; remove it, or give another folder: "
-            "out=<folder>."
-        )
-    path.write_text(text, encoding="utf-8")
 
 
 def _print(report: dict[str, Any], out: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmrl.errors import UserError
+from vlmrl.workflows.fit_folder import claim
 from vlmrl.workflows.mini.states import archive_path, load_states
 
 # What is kept while a run is under way, so that an interrupted one goes on; removed at its end.
@@ -102,7 +103,8 @@ def fit(config: MiniFitConfig) -> dict[str, Any]:
     visited = [load_states(archive, "train") for archive in config.states]
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    _same_run(config, out / RUN)
+    digests = [hashlib.sha256(archive_path(archive).read_bytes()).hexdigest() for archive in config.states]
+    claim(config, out / RUN, states=digests)
 
     orders = training_orders(config.frames, config.seed, visited, config.state_frames)
     lesson = Lesson.of(render_all(orders, out / FRAMES, config.workers, config.progress))
@@ -158,17 +160,3 @@ def fit(config: MiniFitConfig) -> dict[str, Any]:
     for name in (IMAGES, RUN):
         (out / name).unlink()
     return report
-
-
-def _same_run(config: MiniFitConfig, path: Path) -> None:
-    """Make sure that what is in the folder was left by a run like this one."""
-    digests = [hashlib.sha256(archive_path(archive).read_bytes()).hexdigest() for archive in config.states]
-    # What may differ: where it is put, where and how fast it is computed, and what is shown meanwhile.
-    free = {"out": "", "workers": 0, "threads": 0, "device": "", "progress": False}
-    text = json.dumps({**asdict(config), **free, "states": digests}, sort_keys=True)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(
-            f"'{path.parent}' holds an interrupted run with other settings; remove it, or give another folder: "
-            "out=<folder>."
-        )
-    path.write_text(text, encoding="utf-8")

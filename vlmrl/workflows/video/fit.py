@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vlmrl.errors import UserError
+from vlmrl.workflows.fit_folder import claim
 from vlmrl.workflows.video.config import VideoFitConfig
 
 # What is kept while a run is under way, so that an interrupted one goes on; removed at its end.
@@ -47,7 +47,7 @@ def fit(config: VideoFitConfig) -> dict[str, Any]:
         torch.set_num_threads(config.threads)
     out = Path(config.out)
     (out / FOOTAGE).mkdir(parents=True, exist_ok=True)
-    _same_run(config, out / RUN)
+    claim(config, out / RUN)
     base = load_base(config.weights, config.device)
     if config.image_size:
         resize(base, config.image_size)
@@ -103,18 +103,6 @@ def fit(config: VideoFitConfig) -> dict[str, Any]:
     for name in (IMAGES, CLIPS, RUN):
         (out / name).unlink(missing_ok=True)
     return report
-
-
-def _same_run(config: VideoFitConfig, path: Path) -> None:
-    """Make sure that what is in the folder was left by a run like this one."""
-    free = {"out": "", "threads": 0, "device": "", "progress": False}
-    text = json.dumps({**asdict(config), **free}, sort_keys=True)
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise UserError(
-            f"'{path.parent}' holds an interrupted run with other settings; remove it, or give another folder: "
-            "out=<folder>."
-        )
-    path.write_text(text, encoding="utf-8")
 
 
 def _print(report: dict[str, Any], out: Path) -> None:
