@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -93,13 +95,25 @@ class Labels(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class Server(ThreadingHTTPServer):
+    """A server that goes on when somebody who has asked is gone before the answer, as at the end of each arm."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of connections that were closed; whatever else goes wrong is printed."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def serve(connection: Any, latency: float) -> None:
     """Run the server in this process, and send its port."""
     Labels.latency = latency
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Labels)
+    server = Server(("127.0.0.1", 0), Labels)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     connection.send(server.server_address[1])
-    connection.recv_bytes()  # until the other end is closed
+    with suppress(EOFError):  # until the other end is closed
+        connection.recv_bytes()
 
 
 def make_learner(asks: bool, latency: float, news: float, n_envs: int, concurrency: int) -> Block:
@@ -113,9 +127,9 @@ def make_learner(asks: bool, latency: float, news: float, n_envs: int, concurren
     from vlmrl.envs.lazy_rewards import LazyRewards
     from vlmrl.envs.reward_vec_env import RewardVecEnv
     from vlmrl.envs.row_writer import RowWriter
-    from vlmrl.judges.desk import Desk
     from vlmrl.judges.openai import OpenAIConfig
-    from vlmrl.judges.store import AnswerStore
+    from vlmrl.judges.process import JudgeProcess
+    from vlmrl.judges.store import Budget
     from vlmrl.reward_models.oni import OniConfig, OniReward
     from vlmrl.reward_models.oni_annotator import Annotator
     from vlmrl.reward_models.oni_labels import LabelQuestions
@@ -147,8 +161,9 @@ def make_learner(asks: bool, latency: float, news: float, n_envs: int, concurren
         config = OpenAIConfig(
             model="labeller", base_url=f"http://127.0.0.1:{ours.recv()}/v1", check=False, logprobs=False
         )
-        desk = Desk(config.build(), AnswerStore(folder / "answers.sqlite"), attempts=None)
-        model.annotator = Annotator(desk, LabelQuestions("find things", "words"), concurrency)
+        judge = JudgeProcess(config)
+        judge.open(folder / "answers.sqlite", Budget(), concurrency)
+        model.annotator = Annotator(judge, LabelQuestions("find things", "words"), concurrency)
     companion = Annotations(model, interact=1, labels=folder / "labels.json")
 
     def block(steps: int) -> float:

@@ -54,7 +54,8 @@ class Endpoint:
         failures: See "limited".
         retry_after: Seconds that a 429 asks for.
         key: The only key that is taken; any, if empty.
-        refuses: Fields of a request that it answers with 400.
+        refuses: Fields of a request that it answers with `refusal`.
+        refusal: 400, or 422 as of servers that are made with FastAPI.
         one_at_a_time: Whether `n` is ignored.
         requests: Bodies of all requests so far.
         under_way: Requests under way now, and `most` of them at the same time so far.
@@ -66,6 +67,7 @@ class Endpoint:
     retry_after: float = 0.05
     key: str = ""
     refuses: tuple[str, ...] = ()
+    refusal: int = 400
     one_at_a_time: bool = False
     requests: list[dict[str, Any]] = field(default_factory=list)
     under_way: int = 0
@@ -138,7 +140,7 @@ def app_of(endpoint: Endpoint) -> FastAPI:
         for name in endpoint.refuses:
             if name in body:
                 instead = ", use 'max_completion_tokens'" if name == "max_tokens" else ""
-                return JSONResponse({"error": {"message": f"'{name}' is not supported{instead}"}}, 400)
+                return JSONResponse({"error": {"message": f"'{name}' is not supported{instead}"}}, endpoint.refusal)
         if endpoint.mode == "limited" and endpoint.failures > 0:
             endpoint.failures -= 1
             return JSONResponse({"error": {"message": "slow down"}}, 429, {"retry-after": str(endpoint.retry_after)})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,31 @@ def test_no_more_questions_at_a_time_than_allowed(endpoint: Endpoint, store: Ans
     assert 2 <= endpoint.most <= 3
 
 
+def test_closing_ends_requests_of_other_threads_and_allows_no_more(endpoint: Endpoint, store: AnswerStore) -> None:
+    """The threads ask one after another, so that one would begin its request after those under way were cancelled."""
+    endpoint.mode = "stall"
+    judge = config(endpoint, prompt="single", swap=False).build()
+    asked = Desk(judge, store, config(endpoint).budget, attempts=None)
+    ended: list[BaseException] = []
+
+    def ask(k: int) -> None:
+        try:
+            asked.ask([comparison(0.9, k / 100)])
+        except CancelledError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=ask, args=(k,), daemon=True) for k in range(3)]
+    for thread in threads:
+        thread.start()
+    while not endpoint.under_way:
+        time.sleep(0.01)
+    judge.close()
+    for thread in threads:
+        thread.join(20.0)
+    assert not any(thread.is_alive() for thread in threads)
+    assert len(ended) == 3
+
+
 def test_text_questions(endpoint: Endpoint, store: AnswerStore) -> None:
     content = ("Clip 1", clip(0.9)[0], "Clip 2", clip(0.1)[0], "Which is redder? Answer with one word: 1 or 2.")
     question = TextQuestion((Message("user", content),), choices=("1", "2"), n=3, seed=4)
@@ -220,9 +247,11 @@ def test_ways_to_hold_an_endpoint_to_one_word(
     assert endpoint.requests[0][field] == value and endpoint.requests[0]["top_k"] == 1
 
 
-@pytest.mark.parametrize("refused", ["response_format", "logprobs", "max_tokens", "temperature"])
-def test_what_an_endpoint_refuses_is_left_out(endpoint: Endpoint, store: AnswerStore, refused: str) -> None:
-    endpoint.refuses = (refused,)
+@pytest.mark.parametrize(
+    ("refused", "code"), [("response_format", 400), ("logprobs", 422), ("max_tokens", 400), ("temperature", 422)]
+)
+def test_what_an_endpoint_refuses_is_left_out(endpoint: Endpoint, store: AnswerStore, refused: str, code: int) -> None:
+    endpoint.refuses, endpoint.refusal = (refused,), code
     prompt = "critique" if refused == "response_format" else "single"
     asked = desk(endpoint, store, prompt=prompt, concurrency=1)
     answers = asked.ask([comparison(*pair) for pair in PAIRS])

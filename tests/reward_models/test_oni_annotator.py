@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +16,8 @@ from tests.reward_models.label_endpoint import LabelServer, serve_labels
 from vlmrl.judges import desk as desks
 from vlmrl.judges.desk import Desk
 from vlmrl.judges.openai import OpenAIConfig
-from vlmrl.judges.store import AnswerStore
+from vlmrl.judges.process import JudgeProcess
+from vlmrl.judges.store import AnswerStore, Budget
 from vlmrl.reward_models import oni_annotator
 from vlmrl.reward_models.oni_annotator import Annotator
 from vlmrl.reward_models.oni_labels import Item, LabelQuestions
@@ -142,11 +145,12 @@ def test_what_matters_most_is_asked_about_first(server: LabelServer, tmp_path: P
         assert asked._next() == ("new",)
 
 
-def test_unreadable_answers_leave_a_text_without_a_label(server: LabelServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["babble", "empty"])
+def test_unreadable_answers_leave_a_text_without_a_label(server: LabelServer, tmp_path: Path, mode: str) -> None:
     reasoned = LabelQuestions("get out", "a toy", "reason")
     for questions, store in ((QUESTIONS, "a"), (reasoned, "b")):
         server.texts.clear()
-        server.mode = "babble"
+        server.mode = mode
         with annotator(server, tmp_path / store, questions, attempts=3) as asked:
             asked.offer(items("a key", "a wall"))
             until(lambda: asked.counts.given_up == 2)  # noqa: B023
@@ -211,3 +215,23 @@ def test_a_thread_that_ends_is_told_and_stops_nothing(
         assert "An annotator thread ended." in caplog.text
         asked.offer(items("a door"))
         assert asked.collect() == []
+
+
+def test_a_judge_in_a_process_of_its_own_may_be_killed(
+    server: LabelServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = JudgeProcess(OpenAIConfig(model="labeller", base_url=server.url, retries=0, check=False))
+    judge.open(tmp_path / "a.sqlite", Budget(), workers=2)
+    asked = Annotator(judge, QUESTIONS, workers=2)
+    asked.offer(items("a key", "a wall"))
+    assert set(gather(asked, 2)) == {("a key",), ("a wall",)}
+    calls = asked.stats()["calls"]
+    assert judge.pid is not None
+    os.kill(judge.pid, signal.SIGKILL)
+    asked.offer(items("a door", "a ladder", "a lamp"))
+    until(lambda: not asked.alive)
+    assert "the process of the judge has ended" in caplog.text
+    asked.offer(items("a bell"))
+    assert asked.collect() == []
+    assert asked.stats()["calls"] == calls
+    asked.close()

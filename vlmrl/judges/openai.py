@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -125,6 +125,8 @@ class OpenAIModel:
         if not config.logprobs:
             self._without |= {"logprobs", "top_logprobs"}
         self._under_way: set[Future[Any]] = set()
+        self._closed = False
+        self._closing = threading.Lock()  # of the two above
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="openai", daemon=True)
         self._thread.start()
@@ -167,10 +169,13 @@ class OpenAIModel:
         )
 
     def close(self) -> None:
-        """Cancel requests that other threads have under way, and close the connections."""
-        for request in tuple(self._under_way):
+        """Cancel requests that other threads have under way, and close the connections; more cannot be begun."""
+        with self._closing:
+            self._closed = True
+            under_way = tuple(self._under_way)
+        for request in under_way:
             request.cancel()
-        self._run(self._client.close(), CHECK_TIMEOUT)
+        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result(CHECK_TIMEOUT)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CHECK_TIMEOUT)
 
@@ -207,13 +212,22 @@ class OpenAIModel:
         return [model for model in data if hasattr(model, "id")] if isinstance(data, list) else []
 
     def _run(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        """Do work on the loop's thread, for so many seconds at most, also where a byte comes now and then."""
-        request = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), self._loop)
-        self._under_way.add(request)
+        """Do work on the loop's thread, for so many seconds at most, also where a byte comes now and then.
+
+        Raises:
+            CancelledError: The model was closed before or meanwhile.
+        """
+        with self._closing:
+            if self._closed:  # the loop would never come to it
+                work.close()
+                raise CancelledError
+            request = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, seconds), self._loop)
+            self._under_way.add(request)
         try:
             return request.result()
         finally:
-            self._under_way.discard(request)
+            with self._closing:
+                self._under_way.discard(request)
 
     def _once(self, question: TextQuestion, n: int, sample: int) -> Answer:
         """Make one request, which the client repeats where that makes sense."""
@@ -222,10 +236,10 @@ class OpenAIModel:
         start = time.monotonic()
         try:
             completion, retried = self._run(self._request(question, n, sample), self._config.deadline_s)
-        except openai.BadRequestError as error:
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:  # servers made with FastAPI say 422
             if self._do_without(str(error)):
                 return self._once(question, n, sample)
-            return self._failed(start, f"BadRequestError: {error.message}")
+            return self._failed(start, f"{type(error).__name__}: {error.message}")
         except TimeoutError:
             return self._failed(start, f"no reply within {self._config.deadline_s:g} s, retries included")
         except openai.OpenAIError as error:
@@ -311,7 +325,7 @@ class OpenAIModel:
             text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
             if not isinstance(text, str) or not text.strip():
                 reason = f"refused: {short(str(refusal))}" if refusal else f"no text ({choice!r:.120})"
-                return Answer("error", error=reason, **taken)
+                return Answer("error", raw=reason, error=reason, **taken)  # a reply all the same
             texts.append(text)
         likely = first_token(found[0], question.choices) if question.choices else None
         if question.choices:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from vlmrl.judges.base import Answer
 from vlmrl.judges.desk import Desk
+from vlmrl.judges.process import JudgeProcess
 from vlmrl.judges.prompts import Unreadable
 from vlmrl.reward_models.oni_labels import Item, LabelQuestions
 
@@ -61,7 +62,8 @@ class Annotator:
     `known`, `offer` and `collect` are for one thread, that of the learner; they never wait for a model.
 
     Args:
-        desk: Who is asked. It is closed with the annotator.
+        desk: Who is asked; beside a learner in a process of its own, which takes no time from it. It is closed with
+            the annotator.
         questions: How.
         workers: Requests that may be under way at the same time.
         queue_size: Items that may wait; a further one takes the place of that which has waited longest.
@@ -71,7 +73,7 @@ class Annotator:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: Desk | JudgeProcess,
         questions: LabelQuestions,
         workers: int = 4,
         queue_size: int = 1000,
@@ -110,7 +112,11 @@ class Annotator:
         while open_items:
             asked = [self._questions.question(item, self._unread.get(item, 0)) for item in open_items]
             unread = []
-            for item, answer in zip(open_items, self._desk.known(asked), strict=True):
+            try:
+                answers = self._desk.known(asked)
+            except ConnectionError:  # the judge's process has ended, of which its threads tell
+                break
+            for item, answer in zip(open_items, answers, strict=True):
                 if answer is None:
                     continue
                 label = self._read(item, answer)

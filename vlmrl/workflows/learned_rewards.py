@@ -8,14 +8,15 @@ from vlmrl.agents.annotations import Annotations
 from vlmrl.agents.preference_rounds import PreferenceRounds
 from vlmrl.envs.lazy_rewards import LazyRewards, RowListener
 from vlmrl.judges.base import Judge
+from vlmrl.judges.process import JudgeProcess
 from vlmrl.workflows import preferences, text_labels
 from vlmrl.workflows.build import Parts
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.run_folder import RunFolder
 
 
-def make_judge(settings: TrainConfig, parts: Parts, device: str) -> Judge | None:
-    """Make the judge; None where the reward asks none.
+def make_judge(settings: TrainConfig, parts: Parts, device: str) -> Judge | JudgeProcess | None:
+    """Make the judge; None where the reward asks none. One that labels texts all the while has a process of its own.
 
     Raises:
         UserError: Something is missing that it needs.
@@ -23,6 +24,8 @@ def make_judge(settings: TrainConfig, parts: Parts, device: str) -> Judge | None
     if not settings.asks_judge:
         return None
     assert settings.judge is not None
+    if settings.learns_from == "texts":
+        return JudgeProcess(settings.judge.config, device)
     return settings.judge.config.build(parts.encoder, device)
 
 
@@ -34,7 +37,7 @@ def make_listener(settings: TrainConfig) -> RowListener | None:
 def open_learning(
     settings: TrainConfig,
     parts: Parts,
-    judge: Judge | None,
+    judge: Judge | JudgeProcess | None,
     rewards: LazyRewards,
     folder: RunFolder,
     listeners: Sequence[Callable[[], None]],
@@ -54,7 +57,10 @@ def open_learning(
     """
     if settings.learns_from == "texts":
         return text_labels.open_annotations(settings, parts, judge, folder, listeners)
-    return preferences.open_rounds(settings, parts, judge, rewards, folder, listeners) if judge is not None else None
+    if judge is None:
+        return None
+    assert not isinstance(judge, JudgeProcess)
+    return preferences.open_rounds(settings, parts, judge, rewards, folder, listeners)
 
 
 def described(settings: TrainConfig) -> list[str]:

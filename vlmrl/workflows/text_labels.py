@@ -7,8 +7,7 @@ from typing import Any
 
 from vlmrl.agents.annotations import Annotations
 from vlmrl.judges.base import Judge
-from vlmrl.judges.desk import Desk
-from vlmrl.judges.store import AnswerStore
+from vlmrl.judges.process import JudgeProcess
 from vlmrl.reward_models.oni_annotator import Annotator
 from vlmrl.reward_models.oni_labels import LabelQuestions
 from vlmrl.workflows.build import Parts
@@ -19,7 +18,7 @@ from vlmrl.workflows.run_folder import RunFolder
 def open_annotations(
     settings: TrainConfig,
     parts: Parts,
-    judge: Judge | None,
+    judge: Judge | JudgeProcess | None,
     folder: RunFolder,
     listeners: Sequence[Callable[[], None]],
 ) -> Annotations:
@@ -39,16 +38,15 @@ def open_annotations(
     reward_model: Any = model
     reward_model.seed = settings.seed
     if judge is not None:
-        assert settings.judge is not None
+        assert settings.judge is not None and isinstance(judge, JudgeProcess)
         asked = settings.judge.config
-        store = AnswerStore(asked.store or folder.answers)
-        # How often it asks anew the annotator counts itself: what a server that is down leaves open is no text's fault.
-        desk = Desk(judge, store, asked.budget, attempts=None)
+        workers = getattr(asked, "concurrency", 1)
+        judge.open(asked.store or folder.answers, asked.budget, workers)
         questions = LabelQuestions(parts.env.task.goal, config.about or settings.env.name, config.prompt)
         reward_model.annotator = Annotator(
-            desk,
+            judge,
             questions,
-            getattr(asked, "concurrency", 1),
+            workers,
             config.queue_size,
             config.selection,
             config.attempts,
