@@ -79,7 +79,7 @@ def set_scores(reward: OniReward, by_text: dict[str, float]) -> None:
         def forward(self, texts: list[str]) -> torch.Tensor:
             return torch.tensor([by_text[text] for text in texts])
 
-    reward._network = Known()
+    reward._learner.network = Known()
     reward._opinions = {}
 
 
@@ -97,7 +97,7 @@ def test_ranking_is_normalised_over_what_was_said_then_cut_off_then_counted() ->
     reward.note({"a": 1, "b": 2, "c": 1})
     set_scores(reward, {"a": 13.0, "b": 9.0, "c": 9.0, "d": 9.5})
     reward._normalise([("a", "b")])
-    mean, spread = reward._normal
+    mean, spread = reward._learner.normal
     assert mean == pytest.approx(10) and spread == pytest.approx(np.sqrt(3))
     # z: 1.732, -0.577 (cut off at -0.5), -0.577, -0.289 (kept, though negative).
     values = reward(rows(["a", "b", "d", "a"], [1, 1, 1, 2], [0.0, 1.0, 0.0, 0.0]))
@@ -127,7 +127,7 @@ def test_motif_learns_from_a_file_before_and_rewards_the_better_half(tmp_path: P
     )
     reward = config.build(None, None)
     assert reward.version == 1
-    network = reward._network
+    network = reward._learner.network
     assert network is not None
     raw = scores(network, order)
     assert list(np.argsort(raw)) == [0, 1, 2, 3, 4, 5]
@@ -204,8 +204,8 @@ def test_the_same_labels_make_the_same_network_whatever_their_order() -> None:
     second = model(config, dict(reversed(some.items())))
     assert np.random.get_state()[1].tolist() == state[0]  # type: ignore[union-attr]
     assert torch.equal(torch.get_rng_state(), state[1])
-    for name, value in first._weights().items():
-        assert torch.equal(value, second._weights()[name]), name
+    for name, value in first._learner.weights().items():
+        assert torch.equal(value, second._learner.weights()[name]), name
 
 
 @pytest.mark.parametrize("variant", ["retrieval", "classification", "ranking"])
