@@ -43,6 +43,8 @@ def main(parent: int, level: str) -> None:
     warnings.simplefilter("ignore")  # a warning would look for a line of source in a file
     np.seterr(all="ignore")
     runtime.warm_up()
+    if sys.platform.startswith("linux"):
+        limits.wait_for_a_free_processor()
     if level != "none":
         if sys.platform.startswith("linux"):
             limits.die_with_parent(parent)
