@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
 
 from vlmrl.commands import run_command
 
@@ -21,13 +24,22 @@ trained on it.
   python -m vlmrl.audit env=gym frames=my_frames goal='an open drawer' encoder=open_clip
   python -m vlmrl.audit dataset=my_clips labels=outcomes.csv goal='an open drawer' encoder=open_clip
   python -m vlmrl.audit sequences=mountaincar reward=temporal_alignment
+  python -m vlmrl.audit env=crafter reward=clip4mc
 """
 
 
 def main() -> None:
     """Run the command."""
+    OmegaConf.register_new_resolver("audited", _audited, replace=True)
     given = [argument.partition("=")[0].lstrip("+~") for argument in sys.argv[1:] if "=" in argument]
     run_command("audit", EXAMPLES, lambda values: _settings(values, given), _work)
+
+
+def _audited(sequences: str | None, dataset: str | None, env: str, task: str) -> str:
+    """Name what is audited, for the folder of the audit: films and recordings are of no environment of the command."""
+    if sequences is not None:
+        return f"{sequences}-sequences"
+    return PurePath(dataset).name or "dataset" if dataset is not None else f"{env}-{task}"
 
 
 def _settings(values: Mapping[str, Any], given: Iterable[str]) -> AuditConfig:

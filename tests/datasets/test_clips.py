@@ -90,3 +90,45 @@ def test_a_broken_clip_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"no film")
     with pytest.raises(CorruptEpisode, match="film that cannot be read"):
         open_dataset(str(tmp_path)).episode(0)
+
+
+def captioned(folder: Path, text: str) -> str:
+    for name in ("a", "b"):
+        write_video(folder / f"{name}.mp4", pictures(0, 2), fps=10)
+    (folder / "captions.csv").write_text(text)
+    return str(folder)
+
+
+def test_captions_say_what_clips_show_a_line_a_clip(tmp_path: Path) -> None:
+    dataset = open_dataset(captioned(tmp_path, 'episode,text\nb.mp4,"up, and away"\na, down \n'))
+    assert [dataset.episode(i).text for i in range(2)] == ["down", "up, and away"]
+    assert open_dataset(captioned(tmp_path, "episode,text\na,down\n")).episode(1).text == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("clip,caption\na,x\n", "has the columns clip, caption; it needs episode"),
+        ("episode,text\nc,x\n", "Unknown episode in .* 'c'"),
+        ("episode,text\na,x\na.mp4,y\n", "line 3: a is there twice"),
+        ("episode,text\na,up, and away\n", "line 2: more values than columns"),
+    ],
+)
+def test_captions_that_cannot_be_read_are_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        open_dataset(captioned(tmp_path, text))
+
+
+def test_two_tables_of_texts_are_one_too_many(tmp_path: Path) -> None:
+    captioned(tmp_path, "episode,text\na,x\n")
+    (tmp_path / "steps.csv").write_text("episode,text\n" + "a,x\n" * 3)
+    with pytest.raises(UserError, match="steps.csv and captions.csv both have texts"):
+        open_dataset(str(tmp_path))
+
+
+def test_the_colours_of_a_film_are_red_green_and_blue(tmp_path: Path) -> None:
+    red = np.zeros((4, 32, 32, 3), np.uint8)
+    red[..., 0] = 220
+    write_video(tmp_path / "a.mp4", red, fps=10)
+    seen = np.asarray(open_dataset(str(tmp_path)).episode(0).frames["front"])
+    assert (seen[..., 0] > 200).all() and (seen[..., 1:] < 40).all()

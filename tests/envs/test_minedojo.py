@@ -160,6 +160,13 @@ def test_steps_are_rewarded_by_a_made_checkpoint(tmp_path: Path) -> None:
     assert all(frame.shape == (160, 256, 3) for frame in frames)
 
 
+def test_height_and_width_swapped_are_an_error_at_start(tmp_path: Path) -> None:
+    path = released.write(released.mineclip_state(layers=1), tmp_path / "attn.pth")
+    given = [*GIVEN, f"encoder.path={path}", "env.height=256", "env.width=160"]
+    with pytest.raises(UserError, match=r"env.height=256 env.width=160: the head .* pictures of 160 x 256"):
+        build_parts(train_settings(plain(compose("train", given))), "cpu")
+
+
 @pytest.mark.slow  # SB3's network for pictures of this size takes long to make
 def test_a_run_with_a_made_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train env=minedojo reward=mineclip` from the command's settings to its result, with the stand-in."""

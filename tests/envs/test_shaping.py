@@ -11,8 +11,9 @@ from tests.toys import CountingEnv, PixelReward
 from vlmrl.envs.lazy_rewards import LazyRewards, RewardScale
 from vlmrl.envs.reward_vec_env import RewardVecEnv
 from vlmrl.envs.row_writer import RowWriter
-from vlmrl.envs.shaping import PotentialShaping, RewardBonus, Shaping
+from vlmrl.envs.shaping import PotentialShaping, RewardBonus, Shaping, potential_caveat
 from vlmrl.envs.wrappers import ModelRewardWrapper
+from vlmrl.errors import UserError
 from vlmrl.serving.scorer import LocalScorer
 
 numbers = st.floats(-10, 10)
@@ -118,12 +119,25 @@ def test_rewards_of_rows_are_shaped_in_any_rhythm(bursts: list[int], terminated:
         assert not env.rewards._potential
 
 
-def test_a_reward_that_compares_steps_can_be_a_potential_too() -> None:
+def test_a_reward_that_compares_steps_can_be_a_potential_too_and_it_is_said_what_of() -> None:
+    assert "looks at 1 earlier steps as well, so that the same state has" in potential_caveat(PixelReward(context=1))
+    assert potential_caveat(PixelReward()) == ""
     env = counting("truncated", PotentialShaping(0.5), context=1, wait=True)
     env.reset()
     seen = [float(env.step(np.zeros((1, 1)))[1][0]) for _ in range(3)]
     # Phi is the change since the row before: 0 at the reset, 1 afterwards.
     np.testing.assert_allclose(seen, [-1 + 0.5, -1 - 0.5, -1 - 0.5], atol=1e-2)
+
+
+class Delta(PixelReward):
+    no_potential = "it is a change. Take kind=probability."
+
+
+def test_a_reward_that_is_no_potential_is_refused_at_start_and_added_all_the_same() -> None:
+    model = Delta()
+    with pytest.raises(UserError, match="of Delta it is none: it is a change. Take kind=probability"):
+        LazyRewards(model, LocalScorer(model.encoder), shaping=PotentialShaping(0.9))
+    LazyRewards(model, LocalScorer(model.encoder), shaping=RewardBonus())
 
 
 def test_potentials_are_scaled_and_the_environments_reward_is_not() -> None:

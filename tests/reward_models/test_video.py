@@ -174,3 +174,10 @@ def test_the_head_is_read_from_its_file_or_from_beside_the_encoder(tmp_path: Pat
     frames = rows(embedded(0.1, 0.4, 0.9))
     np.testing.assert_array_equal(named(frames), beside(frames))
     assert "clips of 16 frames over 16 steps" in named.summary and "2 negatives" in named.summary
+
+
+@pytest.mark.parametrize("t", [[2, 1, 0], [0, 2, 3], [0, 0, 1]])
+def test_frames_out_of_order_are_an_error(t: list[int]) -> None:
+    reward = VideoReward(WORDS, BrightnessEncoder(), made_head("avg", frames=2))
+    with pytest.raises(ValueError, match="in the order of time"):
+        reward(Rows(np.array(t), {"embeddings": {"front": embedded(0.0, 0.5, 1.0)}}))

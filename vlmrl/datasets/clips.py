@@ -1,20 +1,24 @@
-"""Folders of clips or of pictures, with an optional table of what was done.
+"""Folders of clips or of pictures, with an optional table of what was done, and one of what each shows.
 
     folder/<episode>.mp4               one camera          folder/<episode>/<picture>.png     pictures in order of name
     folder/<camera>/<episode>.mp4      several             folder/steps.csv                   a line a frame, optional
+                                                           folder/captions.csv                a line a clip, optional
 
 `steps.csv` has a column `episode`, the name of the clip or folder of pictures, and a line for each of its frames, in
 order. Its other columns are optional: `action`, or `action_0`, `action_1`, …: what was done at that frame (the last
 frame's is not read); `observation_0`, …: what else was known there, such as joint angles; `reward`, `terminated`,
 `truncated`, `success`: what came of arriving at that frame (the first frame's is not read); `text`: what should be
 done. A column `action` of whole numbers is a choice among several, any others are numbers of a box.
+
+`captions.csv` has the columns `episode`, the name of a clip, with or without its ending, and `text`, what it shows or
+what should be done in it: for clips of which no more is known.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ from vlmrl.errors import UserError, unknown
 
 PICTURES = (".jpeg", ".jpg", ".png")
 TABLE = "steps.csv"
+CAPTIONS = "captions.csv"
 CARD = "recording.json"  # what `ClipWriter` says of the whole
 CAMERA = "front"  # what the one camera is called
 FLAGS = ("terminated", "truncated", "success")
@@ -65,6 +70,10 @@ class ClipFolder:
             if name not in self.names:
                 raise unknown(f"episode in '{table}':", name, self.names)
         columns = next(iter(self._lines.values()), {})
+        captions = folder / CAPTIONS
+        self._captions = _read_captions(captions, self.names) if captions.is_file() else {}
+        if self._captions and "text" in columns:
+            raise UserError(f"dataset={spec}: {TABLE} and {CAPTIONS} both have texts; leave one of them out.")
         self.observation_space: gym.Space | None = None
         self.action_space: gym.Space | None = None
         if "observation" in columns:
@@ -117,7 +126,7 @@ class ClipFolder:
             truncations=truncations,
             infos={"success": lines["success"][1:]} if "success" in lines else {},
             frames=frames,
-            text=str(lines["text"][0]) if "text" in lines else "",
+            text=str(lines["text"][0]) if "text" in lines else self._captions.get(name, ""),
             fps=fps,
             name=name,
         )
@@ -170,6 +179,36 @@ def _read_picture(path: Path) -> np.ndarray:
     if picture is None:
         raise CorruptEpisode(f"has a picture that cannot be read ('{path}')")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def _read_captions(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Return {episode: what it shows} of `captions.csv`.
+
+    Raises:
+        UserError: A column is missing, or a clip is unknown or named twice.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        table = csv.DictReader(file)
+        if not {"episode", "text"} <= set(table.fieldnames or ()):
+            raise UserError(
+                f"'{path}' has the columns {', '.join(table.fieldnames or ()) or 'none'}; it needs episode, the name "
+                "of a clip, and text, what it shows. Put a text with commas between double quotes."
+            )
+        found: dict[str, str] = {}
+        for line in table:
+            given = (line["episode"] or "").strip()
+            name = given if given in names else Path(given).stem
+            if name not in names:
+                raise unknown(f"episode in '{path}':", given, names)
+            if name in found:
+                raise UserError(f"'{path}', line {table.line_num}: {name} is there twice; a clip has one caption.")
+            if None in line:
+                raise UserError(
+                    f"'{path}', line {table.line_num}: more values than columns. Put a text with commas between double "
+                    "quotes."
+                )
+            found[name] = (line["text"] or "").strip()
+    return found
 
 
 def _read_table(path: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -1,7 +1,8 @@
 """What a reward model adds to the environment's own reward: a hint that leaves the task as it is, or a bonus.
 
 Sources: Ng, Harada, Russell: "Policy Invariance under Reward Transformations: Theory and Application to Reward
-Shaping", ICML 1999, theorem 1; a bonus beside a sparse reward of success is what agents of MineDojo learn from (Fan et
+Shaping", ICML 1999, theorem 1; Devlin, Kudenko: "Dynamic Potential-Based Reward Shaping", AAMAS 2012, section 3, for
+potentials of more than a state; a bonus beside a sparse reward of success is what agents of MineDojo learn from (Fan et
 al. 2022, arXiv 2206.08853, section 5).
 """
 
@@ -10,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from vlmrl.errors import UserError
+from vlmrl.reward_models.base import RewardModel, called
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,34 @@ class RewardBonus:
 
 
 Shaping = PotentialShaping | RewardBonus
+
+
+def check_potential(model: RewardModel) -> None:
+    """See whether a model's reward can be taken for a potential at all; `potential_caveat` says what it costs.
+
+    Raises:
+        UserError: As a potential the reward says nothing; the model says why (`no_potential`).
+    """
+    reason = getattr(model, "no_potential", "")
+    if reason:
+        raise UserError(
+            f"use_as=potential takes a reward for the potential of a state, and of {called(model)} it is none: {reason}"
+        )
+
+
+def potential_caveat(model: RewardModel) -> str:
+    """Say what it costs to take a model's reward for a potential; empty where it costs nothing.
+
+    One that looks at earlier rows is a potential of a past and not of a state. The sum of `PotentialShaping` telescopes
+    all the same, whatever the potential is a function of, so that every policy's return changes by the same and what is
+    optimal stays so. But a learner that does not observe this past can no longer tell what a state is worth: to it the
+    shaped reward is no function of what it sees. That costs variance and not the optimum, so it is said, not refused.
+    """
+    if model.context == 0:
+        return ""
+    past = "all of the episode so far" if model.context == "episode" else f"{model.context} earlier steps as well"
+    return (
+        f"{called(model)} looks at {past}, so that the same state has another potential after another past. What is "
+        "optimal stays so, but what a state is worth depends on what the agent does not observe, which makes learning "
+        "noisier. use_as=bonus adds the reward as it is"
+    )

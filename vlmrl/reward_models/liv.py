@@ -68,6 +68,13 @@ class LivReward:
             target = encoder.encode_texts(Words(sentences(goal)).goal).mean(axis=0)
         self._goal = target / max(float(np.linalg.norm(target)), 1e-12)
 
+    @property
+    def no_potential(self) -> str:
+        """Why the reward cannot be taken for a potential; empty where it can."""
+        if self.kind == "value":
+            return ""
+        return "reward.kind=difference is the change of a value. Take the value: reward.kind=value."
+
     def values(self, rows: Rows) -> np.ndarray:
         """Return the cosine of each row with the goal, (n,) float32, whatever the kind."""
         pictures = rows["embeddings"].values()

@@ -52,6 +52,10 @@ class RoboClipReward:
     context: Literal["episode"] = "episode"
     retains: frozenset[str] = frozenset()
     requires_sync = False
+    no_potential = (
+        "it is 0 in every state but an episode's last, whose potential counts 0 where it terminates. Use use_as=reward "
+        "or bonus."
+    )
 
     def __init__(
         self,

@@ -121,6 +121,13 @@ class VideoReward:
         return self
 
     @property
+    def no_potential(self) -> str:
+        """Why the reward cannot be taken for a potential; empty where it can."""
+        if self.kind != "delta":
+            return ""
+        return "reward.kind=delta is the change of a probability. Take the probability: reward.kind=probability."
+
+    @property
     def summary(self) -> str:
         """What it is, in a line."""
         span = (self.frames - 1) * self.stride + 1
@@ -159,7 +166,14 @@ class VideoReward:
         return self.reward_all([rows])[0]
 
     def reward_all(self, parts: Sequence[Rows]) -> list[np.ndarray]:
-        """Reward rows of several episodes with few calls of the head; see `base.BatchedRewardModel`."""
+        """Reward rows of several episodes with few calls of the head; see `base.BatchedRewardModel`.
+
+        Raises:
+            ValueError: Rows of an episode are out of order, or some are missing.
+        """
+        for rows in parts:
+            if (np.diff(rows.t) != 1).any():
+                raise ValueError(f"Rows of a clip must be consecutive and in the order of time, got {rows.t.tolist()}.")
         cameras = list(parts[0]["embeddings"]) if parts else []
         spans = [self._span(rows) for rows in parts]
         probabilities = []

@@ -76,3 +76,18 @@ def test_java_21_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(java, "java_version", lambda: None)
     with pytest.raises(UserError, match="'craftground' needs Java 21, and there is none.*engine=fake"):
         MineDojo(engine="craftground")
+
+
+def test_a_game_that_does_not_start_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Gradle finds no network: the package says "Minecraft process failed to start"."""
+    pytest.importorskip("craftground", reason="make test-minedojo")
+    import craftground
+
+    class Unbuilt:
+        def reset(self, options: object) -> None:
+            raise RuntimeError("Minecraft process failed to start")
+
+    monkeypatch.setattr(java, "java_version", lambda: 21)
+    monkeypatch.setattr(craftground, "make", lambda **settings: Unbuilt())
+    with pytest.raises(UserError, match="could not start its game .Minecraft process failed to start.*a network and"):
+        MineDojo(engine="craftground").reset(seed=0)

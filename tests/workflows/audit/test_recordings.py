@@ -226,6 +226,11 @@ def test_frames_are_embedded_once_whatever_is_asked_later(
     assert not np.array_equal(other.curves[0], first.curves[0])
 
 
+def test_a_reward_of_whole_episodes_values_a_clip_at_its_end(tmp_path: Path, poles: Path) -> None:
+    found = audit_recordings(settings(tmp_path, f"dataset={poles}", "env=cartpole", "reward=roboclip"))
+    assert all((curve[:-1] == 0).all() and curve[-1] != 0 for curve in found.curves)
+
+
 def test_labels_are_read_frame_by_frame(tmp_path: Path, poles: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("episode,frame,progress,success\nup_00,0,0,\nup_00,7,1,true\n1,3,0.5,no\n")

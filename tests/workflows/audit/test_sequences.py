@@ -171,7 +171,7 @@ def test_what_cannot_be_asked_is_said_at_start(tmp_path: Path) -> None:
     assert set(SEQUENCES) == set(STAGES)
     for overrides, said in (
         (["sequences=pendulum"], "Available: mountaincar"),
-        (["frames=x"], "leave frames and dataset out"),
+        (["frames=x"], "leave frames, dataset and clips out"),
         (["alphas=[0.5]"], "of films one reward is audited at a time"),
         (["levels=[2,2]"], "each once"),
         (["levels=[9]"], "1 to 8"),

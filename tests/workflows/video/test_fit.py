@@ -40,9 +40,11 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, An
 def test_a_folder_is_an_encoder_with_a_head_for_clips(fitted: tuple[Path, dict[str, Any]]) -> None:
     out, report = fitted
     assert sorted(path.name for path in out.iterdir()) == [
-        "figures.json", "open_clip_config.json", "open_clip_model.safetensors", VIDEO_HEAD,
+        "README.md", "figures.json", "open_clip_config.json", "open_clip_model.safetensors", VIDEO_HEAD,
     ]  # fmt: skip
     assert json.loads((out / "figures.json").read_text())["losses"] == report["losses"]
+    card = (out / "README.md").read_text()
+    assert f"encoder.path={out}" in card and "32 x 32 pixels" in card and "12 scenes of Crafter" in card
     encoder = CrafterConfig(path=str(out)).build("cpu")
     encoder.check_env("crafter")
     assert encoder.image_size == (32, 32) and not encoder.unknown_words("you defeat a skeleton in a cave")
@@ -127,7 +129,7 @@ def test_a_head_learns_which_way_a_spot_goes(recordings: Path, tmp_path: Path) -
     [
         ({"held_out": 0.0}, "held_out"),
         ({"batch_size": 1}, "take 2 or more"),
-        ({"weights": "nowhere"}, "no folder 'nowhere'"),
+        ({"weights": "nowhere"}, "nothing at 'nowhere'"),
         ({"dataset": "x", "completion": True}, "recordings do not say"),
     ],
 )

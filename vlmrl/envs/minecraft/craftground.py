@@ -54,9 +54,20 @@ class CraftGroundEngine:
         self._started = False
 
     def reset(self, rng: np.random.Generator) -> Snapshot:
-        """Start the game at the first call; then begin anew, the mob some blocks off in any direction."""
+        """Start the game at the first call; then begin anew, the mob some blocks off in any direction.
+
+        Raises:
+            UserError: The game does not start.
+        """
         if not self._started:
-            self._env.reset(options={"fast_reset": True})
+            try:
+                self._env.reset(options={"fast_reset": True})
+            except RuntimeError as error:
+                raise UserError(
+                    f"The Minecraft engine 'craftground' could not start its game ({error}); the lines above say why. "
+                    "At its first start Gradle downloads the game and builds it, which takes a network and a JDK "
+                    f"{JAVA}. To try everything else without a game: env.kwargs.engine=fake."
+                ) from error
             self._started = True
         content, _ = self._env.reset(options={"fast_reset": True, "extra_commands": start_commands(self._task, rng)})
         return snapshot(content, self._task)

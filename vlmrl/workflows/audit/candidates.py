@@ -16,6 +16,7 @@ from vlmrl.workflows.build import Parts, build_model
 from vlmrl.workflows.config.scene import SceneConfig
 
 UNRELATED = 6  # wrong instructions for a sentence of a person's own
+MOST = 8  # of other tasks of the environment; those that the task names as negatives come first
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def candidates(
 def wrong_words(scene: SceneConfig, state: State | None) -> dict[str, Words]:
     """Return wrong instructions.
 
-    They are the words of the environment's other tasks, else the task's negatives, else tasks of other environments. A
-    task that entails this one is none: who stands with crossed arms stands.
+    They are the words of other tasks of the environment, else the task's negatives, else tasks of other environments.
+    A task that entails this one is none: who stands with crossed arms stands.
 
     Args:
         scene: Task and reward.
@@ -107,19 +108,21 @@ def wrong_words(scene: SceneConfig, state: State | None) -> dict[str, Words]:
         and task != scene.task.name
         and (own is None or state is None or not own(state).keys() <= PREDICATES.load(f"{env}/{task}")(state).keys())
     ]
-    found = {f"wrong words: {task}": told for task in others if (told := _task_words(task)) is not None}
+    by_task = {task: told for task in others if (told := task_words(task)) is not None}
+    likeliest = sorted(by_task, key=lambda task: not set(by_task[task].goal) & set(words.negatives))[:MOST]
+    found = {f"wrong words: {task}": told for task, told in by_task.items() if task in likeliest}
     if not found:
         found = {
             f"wrong words: '{negative}'": Words((negative,), words.baseline, words.goal) for negative in words.negatives
         }
     if not found:
         names = dict.fromkeys(task for env, task in entries if env != scene.env.name)
-        told_by_name = {task: told for task in names if (told := _task_words(task)) is not None}
+        told_by_name = {task: told for task in names if (told := task_words(task)) is not None}
         found = {f"wrong words: {task}": told for task, told in list(told_by_name.items())[:UNRELATED]}
     return {name: told for name, told in found.items() if told.goal != words.goal}
 
 
-def _task_words(task: str) -> Words | None:
+def task_words(task: str) -> Words | None:
     """Read the words of a task of the suite; None for one that somebody else has registered."""
     file = resources.files("vlmrl.configs").joinpath("task", f"{task}.yaml")
     if not file.is_file():

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from vlmrl.workflows.audit.by_task import HEADERS, ByTask, lines_of
 from vlmrl.workflows.audit.results import Audited, cell
 from vlmrl.workflows.audit.states import MIX, counts
 from vlmrl.workflows.audit.verdict import fails
@@ -33,7 +34,14 @@ figcaption { font-size: 12px; color: #555; } img { display: block; } .quiet { co
 """
 
 
-def write_page(path: Path, title: str, best: Audited, results: Sequence[Audited], notes: Sequence[str]) -> None:
+def write_page(
+    path: Path,
+    title: str,
+    best: Audited,
+    results: Sequence[Audited],
+    notes: Sequence[str],
+    tasks: Sequence[ByTask] = (),
+) -> None:
     """Write the page.
 
     Args:
@@ -42,8 +50,10 @@ def write_page(path: Path, title: str, best: Audited, results: Sequence[Audited]
         best: The reward whose verdict comes first.
         results: Every reward; those with a verdict get a section each.
         notes: What encoders warned of.
+        tasks: How the best one's way to reward does on every task; empty where that was not asked.
     """
     assert best.verdict is not None
+    noun = best.states.noun
     body = [
         f"<h1>Reward audit: {escape(title)}</h1>",
         f"<p>{_badge(best)} {escape(best.candidate.letter)}: {escape(best.verdict.reason)}</p>",
@@ -51,12 +61,13 @@ def write_page(path: Path, title: str, best: Audited, results: Sequence[Audited]
         *(f"<p class=quiet>Note: {escape(note)}</p>" for note in notes),
         "<h2>Rewards</h2>",
         _rewards(results),
-        "<p class=quiet>AUROC: chance that a state in which the task is done gets more than one in which it is not; "
-        "beside it, the same against states in which it is nearly done. Pearson: correlation with the label. EPIC "
+        f"<p class=quiet>AUROC: chance that a {noun} in which the task is done gets more than one in which it is not; "
+        f"beside it, the same against {noun}s in which it is nearly done. Pearson: correlation with the label. EPIC "
         "distance: &radic;((1 &minus; Pearson) / 2), 0 is the label itself. Precision and recall: above a threshold "
-        "chosen on other states, at this mix of states. 95&nbsp;% intervals. * is the best of its encoder.</p>",
+        f"chosen on other {noun}s, at this mix of {noun}s. 95&nbsp;% intervals. * is the best of its encoder.</p>",
         *(section for entry in results if entry.verdict is not None for section in _section(entry)),
-        "<h2>States</h2>",
+        *(["<h2>Every task</h2>", _tasks(tasks)] if tasks else []),
+        f"<h2>{noun.capitalize()}s</h2>",
         _states(best),
     ]
     path.write_text(
@@ -79,6 +90,7 @@ def contact_sheet(entry: Audited) -> np.ndarray | None:
 
 def _section(entry: Audited) -> list[str]:
     letter, verdict = escape(entry.candidate.letter), entry.verdict
+    shown = "frames" if entry.states.noun == "state" else f"{entry.states.noun}s"
     assert verdict is not None
     parts = [
         f"<h2>{letter}: {escape(entry.candidate.title)}</h2>",
@@ -94,10 +106,10 @@ def _section(entry: Audited) -> list[str]:
     ]
     if entry.states.frames:
         parts += [
-            "<h3>Wrong frames with the highest rewards</h3>",
+            f"<h3>Wrong {shown} with the highest rewards</h3>",
             "<p class=quiet>The task is not done here. This is where an agent will go.</p>",
             _figures(entry, _wrong(entry)),
-            "<h3>Right frames with the lowest rewards</h3>",
+            f"<h3>Right {shown} with the lowest rewards</h3>",
             _figures(entry, _missed(entry)),
         ]
     return parts
@@ -132,11 +144,11 @@ def histogram(entry: Audited) -> str:
         _text(place + 4, 28, f"threshold {entry.figures.threshold:.4g}"),
         _text(left, height - 14, f"{low:.4g}"),
         _text(width - left, height - 14, f"{high:.4g}", "end"),
-        _text(width / 2, height - 2, "reward of a state", "middle"),
+        _text(width / 2, height - 2, f"reward of a {entry.states.noun}", "middle"),
     ]
     return (
         f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        f'aria-label="Histogram of the rewards of states" xmlns="http://www.w3.org/2000/svg">{"".join(shapes)}</svg>'
+        f'aria-label="Histogram of the rewards of {entry.states.noun}s" xmlns="http://www.w3.org/2000/svg">{"".join(shapes)}</svg>'
     )
 
 
@@ -157,6 +169,13 @@ def _rewards(results: Sequence[Audited]) -> str:
             f"<tr><td>{escape(entry.candidate.letter)}{chosen}<td>{escape(entry.candidate.title)}"
             + "".join(f"<td class=n>{cell(figure)}" for figure in cells)
         )
+    return "\n".join([*lines, "</table>"])
+
+
+def _tasks(tasks: Sequence[ByTask]) -> str:
+    lines = ["<table><tr>" + "".join(f"<th{' class=n' if i else ''}>{name}" for i, name in enumerate(HEADERS))]
+    for first, *others in lines_of(tasks):
+        lines.append(f"<tr><td>{escape(first)}" + "".join(f"<td class=n>{escape(other)}" for other in others))
     return "\n".join([*lines, "</table>"])
 
 

@@ -19,11 +19,11 @@ from vlmrl.datasets.base import Dataset, open_dataset
 from vlmrl.encoders.base import Encoder
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import RewardModel, Words
-from vlmrl.rows import Rows
 from vlmrl.serving.local import LocalConfig
 from vlmrl.workflows.audit.candidates import Notes, wrong_words
 from vlmrl.workflows.audit.clips import Clip, read_clips, read_labels
 from vlmrl.workflows.audit.exports import write_progress_table, write_rrd
+from vlmrl.workflows.audit.films import film_rows, why_no_film
 from vlmrl.workflows.audit.findings import Findings, examine, lines_of
 from vlmrl.workflows.audit.progress import clock
 from vlmrl.workflows.audit.recordings_page import write_page
@@ -42,7 +42,7 @@ class RewardScorer:
     Args:
         settings: Hold reward and words.
         encoder: Embedded the frames.
-        clips: Their sentences are wrong instructions for each other.
+        clips: Their sentences are wrong instructions for each other and, where no negatives are given, negatives.
 
     Raises:
         UserError: A clip has no sentence and nobody says one for all, or the reward reads more than pictures.
@@ -55,18 +55,14 @@ class RewardScorer:
         self._wrong = list(wrong_words(settings.scene, None).values())
         self.reads_words = settings.scene.reads_words
         for clip in clips:
-            model = self._model(self._words(clip))
-            missing = model.needs - {"embeddings"}
-            if missing:
-                raise UserError(
-                    f"reward={settings.scene.reward.name} reads {', '.join(sorted(missing))} beside pictures; an "
-                    "audit of clips knows pictures only."
-                )
+            reason = why_no_film(self._model(self._words(clip)))
+            if reason:
+                raise UserError(f"reward={settings.scene.reward.name} cannot be audited on clips: {reason}.")
 
     def __call__(self, clip: Clip, order: np.ndarray, wrong: bool) -> np.ndarray:
         """See `Scorer`. A reward that is a difference of values is asked for its values."""
         model = self._model(self._wrong_words(clip) if wrong else self._words(clip))
-        rows = Rows(np.arange(len(order)), {"embeddings": {name: own[order] for name, own in clip.embeddings.items()}})
+        rows = film_rows(model, {name: own[order] for name, own in clip.embeddings.items()})
         values = getattr(model, "values", model)(rows)
         return np.asarray(values, dtype=np.float32)
 
@@ -77,17 +73,21 @@ class RewardScorer:
         if not clip.text.strip():
             raise UserError(
                 f"The clip '{clip.name}' does not say what should be done. Say it for all: goal='...', or write it "
-                "into the column text of steps.csv."
+                "into the column text of captions.csv (a line a clip) or of steps.csv."
             )
-        return replace(words, goal=(clip.text,))
+        return self._told(words, clip.text)
 
     def _wrong_words(self, clip: Clip) -> Words | None:
         words = self._words(clip)
         assert words is not None
         others = [text for text in self._texts if text not in words.goal]
         if self._settings.own_sentences and others:
-            return replace(words, goal=(others[clip.number % len(others)],))
+            return self._told(words, others[clip.number % len(others)])
         return self._wrong[clip.number % len(self._wrong)] if self._wrong else words
+
+    def _told(self, words: Words, sentence: str) -> Words:
+        others = tuple(text for text in self._texts if text != sentence)
+        return replace(words, goal=(sentence,), negatives=words.negatives or others)
 
     def _model(self, words: Words | None) -> RewardModel:
         if words not in self._models:

@@ -35,6 +35,11 @@ class Audited:
     controls: tuple[Control, ...] = ()
     verdict: Verdict | None = None
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether one should look closer before training on it."""
+        return self.verdict is not None and self.verdict.word != "GOOD"
+
     def plain(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         candidate = self.candidate

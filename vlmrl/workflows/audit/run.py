@@ -19,36 +19,41 @@ from rich.table import Table
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import RewardModel, scores_clips
 from vlmrl.reward_models.programs.answers import NoRecording
+from vlmrl.workflows.audit.by_task import ByTask, by_task, by_task_table
 from vlmrl.workflows.audit.candidates import Candidate, Notes, candidates, wrong_words
+from vlmrl.workflows.audit.films import why_no_film
 from vlmrl.workflows.audit.folder import read_frames
 from vlmrl.workflows.audit.page import contact_sheet, write_page
-from vlmrl.workflows.audit.preflight import preflight, preflight_line
+from vlmrl.workflows.audit.preflight import Preflight, preflight, preflight_line
 from vlmrl.workflows.audit.results import Audited, cell
 from vlmrl.workflows.audit.scores import Judge
-from vlmrl.workflows.audit.states import LabelledStates, counts, draw_states, why_not
+from vlmrl.workflows.audit.scripted import ScriptedClips, play_scripted
+from vlmrl.workflows.audit.states import LabelledStates, check_labels, counts, draw_states, why_not
 from vlmrl.workflows.audit.verdict import fails, judge
 from vlmrl.workflows.build import Parts, build_model, build_parts, resolve_device
-from vlmrl.workflows.config.audit import AuditConfig
+from vlmrl.workflows.config.audit import SCRIPTS, AuditConfig
 from vlmrl.workflows.config.scene import SceneConfig
 from vlmrl.workflows.predicates import write
 from vlmrl.workflows.report import letters, make_console, shown
 from vlmrl.workflows.run_folder import create
 
-SHORT = 200  # states of the audit before training
+OWN = 4  # every so many scenes of a script is about the task itself, the others about all tasks in turn
+SHORT, SHORT_SCENES = 200, 64  # states, or scenes of a script, of the audit before training
 COLOURS = {"GOOD": "green", "WEAK": "yellow", "USELESS": "red"}
 
 
 def audit(settings: AuditConfig) -> list[Audited]:
-    """Score labelled states with every reward that is asked for, and judge the best of each encoder.
+    """Score labelled states, or clips, with every reward that is asked for, and judge the best of each encoder.
 
-    Everything that a person can name wrongly is found before anything is drawn.
+    Clips take the place of states where a script plays the environment: `AuditConfig.plays_clips`. Everything that a
+    person can name wrongly is found before anything is drawn.
 
     Args:
         settings: Says which rewards and which states; `run_dir` is the folder for page and figures.
 
     Returns:
         Every reward, in the order of the tables; those with a verdict are the best of their encoder. None for a reward
-        of clips, which states by themselves say nothing of: of it is said whether it sees anything.
+        of clips where there are no labelled ones: of it is said whether it sees anything.
 
     Raises:
         UserError: A reward cannot be built or audited, or the states are not there.
@@ -65,27 +70,49 @@ def audit(settings: AuditConfig) -> list[Audited]:
             for choice in settings.encoders or (scene.encoder,):
                 parts = build_parts(replace(scene, encoder=choice), device)
                 built.append((parts, candidates(scene, parts, settings.prompts, settings.alphas, names)))
-                if scores_clips(parts.model):
+                if scores_clips(parts.model) and not settings.plays_clips:
                     _preflight(settings, parts, console)
                     return []
-                _check(scene, parts.model)
+                _check(settings, parts.model)
         views: dict[Any, LabelledStates] = {}
         results: list[Audited] = []
+        seen: Preflight | None = None
+        tasks: list[ByTask] = []
         for parts, rewards in built:
-            size = None if settings.frames is not None else (parts.env.height, parts.env.width)
-            if size not in views:
-                views[size] = _states(settings, parts)
-            results += audit_encoder(scene, parts, rewards, views[size], settings.seed, notes, settings.progress_bar)
+            if settings.plays_clips:
+                played = _play(scene, parts, settings.scenes, settings.seed, progress=settings.progress_bar)
+                if scores_clips(parts.model) and seen is None:
+                    seen = preflight(parts.model, parts.env, settings.seed, played)
+                states: LabelledStates = played.labelled(scene.task.name, settings.seed)
+                check_labels(states, f"In {settings.scenes} scenes", "take a task that the script reaches more often")
+                if not tasks:
+                    with notes:
+                        tasks = by_task(scene, parts, played, settings.seed)
+            else:
+                size = None if settings.frames is not None else (parts.env.height, parts.env.width)
+                if size not in views:
+                    views[size] = _states(settings, parts)
+                states = views[size]
+            results += audit_encoder(scene, parts, rewards, states, settings.seed, notes, settings.progress_bar)
     finally:
         for parts, _ in built:
             parts.close()
     folder = create(Path(settings.run_dir), settings)
     judged = [entry for entry in results if entry.verdict is not None]
     best = max(judged, key=lambda entry: entry.figures.choice)
+    if seen is not None:
+        console.print(f"preflight: {preflight_line(seen)}", highlight=False)
     _print(console, settings, results, notes.lines)
-    folder.result.write_text(json.dumps(_plain(settings, results, best, notes.lines), indent=2) + "\n")
+    if tasks:
+        console.print(by_task_table(tasks))
+    content = _plain(settings, results, best, notes.lines)
+    if seen is not None:
+        content["preflight"] = seen.plain()
+    if tasks:
+        content["tasks"] = {entry.task: entry.plain() for entry in tasks}
+    folder.result.write_text(json.dumps(content, indent=2) + "\n")
     page = folder.path / "audit.html"
-    write_page(page, _title(settings), best, results, notes.lines)
+    write_page(page, _title(settings), best, results, notes.lines, tasks)
     console.print(f"page:    {shown(page)}", soft_wrap=True, highlight=False)
     sheet = contact_sheet(best)
     if sheet is not None:
@@ -134,14 +161,14 @@ def audit_encoder(
             notes.add(f"{name}: no program was recorded for these words, so this control is left out")
             continue
         controls.append(measured.control(name, _scores(wrong, states, embeddings), best.scores))
-    verdict = judge(best.figures, controls)
+    verdict = judge(best.figures, controls, states.noun, states.more)
     return [replace(entry, controls=tuple(controls), verdict=verdict) if entry is best else entry for entry in results]
 
 
 def _scores(model: RewardModel, states: LabelledStates, embeddings: Mapping[str, np.ndarray]) -> np.ndarray:
     """Reward states, (n,) float32, and end what the model has started for it."""
     try:
-        return np.asarray(model(states.rows(embeddings, model)), dtype=np.float32)
+        return states.score(model, embeddings)
     finally:
         close = getattr(model, "close", None)
         if close is not None:
@@ -157,16 +184,37 @@ def short_audit(scene: SceneConfig, parts: Parts, seed: int) -> Audited | None:
         seed: Seed of the states; nothing that others draw from is touched.
 
     Returns:
-        None where there is nothing to audit: no predicate, no picture, or a reward that looks at more than a state.
+        None where there is nothing to audit: no predicate, no picture, or a reward that looks at more than a state and
+        no script to play clips.
     """
-    if parts.env.task.predicate is None or parts.encoder is None or why_not(parts.model):
+    if parts.env.task.predicate is None or parts.encoder is None:
+        return None
+    scripted = scene.env.name in SCRIPTS and not why_no_film(parts.model)
+    if not scripted and why_not(parts.model):
         return None
     alpha = getattr(scene.reward.config, "alpha", None)
     only = Candidate("a", parts.encoder.name, scene.words, alpha, scene.reward.config, parts.model)
-    states = draw_states(parts.env, SHORT, seed, pictures=True)
+    if scripted:
+        states: LabelledStates = _play(scene, parts, SHORT_SCENES, seed, own=2).labelled(scene.task.name, seed)
+        check_labels(states, f"In {SHORT_SCENES} scenes", "take a task that the script reaches more often")
+    else:
+        states = draw_states(parts.env, SHORT, seed, pictures=True)
     # The encoder has warned of words of the goal that it does not know; those of the controls are not the user's.
     (result,) = audit_encoder(scene, parts, [only], states, seed, Notes(), progress=False)
     return result
+
+
+def short_preflight(scene: SceneConfig, parts: Parts, seed: int) -> Preflight:
+    """Say whether a reward of clips that an agent is about to be trained on sees anything, in seconds.
+
+    Args:
+        scene: Task and reward.
+        parts: What they stand for.
+        seed: Seed of the clips; nothing that others draw from is touched.
+    """
+    assert scores_clips(parts.model)
+    played = _play(scene, parts, SHORT_SCENES, seed, own=2) if scene.env.name in SCRIPTS else None
+    return preflight(parts.model, parts.env, seed, played)
 
 
 def verdict_line(entry: Audited) -> str:
@@ -197,10 +245,21 @@ def _preflight(settings: AuditConfig, parts: Parts, console: Console) -> None:
     console.print(f"figures: {shown(folder.result)}", soft_wrap=True, highlight=False)
 
 
-def _check(scene: SceneConfig, model: RewardModel) -> None:
-    reason = why_not(model)
+def _check(settings: AuditConfig, model: RewardModel) -> None:
+    reason = why_no_film(model) if settings.plays_clips else why_not(model)
     if reason:
-        raise UserError(f"reward={scene.reward.name} cannot be audited: {reason}.")
+        raise UserError(f"reward={settings.scene.reward.name} cannot be audited: {reason}.")
+
+
+def _play(
+    scene: SceneConfig, parts: Parts, scenes: int, seed: int, own: int = OWN, progress: bool = False
+) -> ScriptedClips:
+    """Let the environment's script play scenes as the reward sees them; every so many (`own`) are about the task."""
+    assert parts.encoder is not None
+    size, camera = (parts.env.height, parts.env.width), parts.env.task.camera
+    return play_scripted(
+        scene.env.name, scene.task.name, scenes, size, camera, parts.encoder, seed, own=own, progress=progress
+    )
 
 
 def _states(settings: AuditConfig, parts: Parts) -> LabelledStates:
@@ -243,7 +302,7 @@ def _print(console: Console, settings: AuditConfig, results: list[Audited], note
     kinds = ", ".join(f"{int((states.kind == kind).sum())} {kind}" for kind in ("done", "nearly", "not done"))
     console.print(f"[bold]{escape(_title(settings))}[/]", highlight=False)
     console.print(
-        f"{len(states):,} states ({kinds}) in {len(np.unique(states.group)):,} independent groups; "
+        f"{len(states):,} {states.noun}s ({kinds}) in {len(np.unique(states.group)):,} independent groups; "
         f"{int(measured.sum()):,} are measured, the others choose words and threshold",
         highlight=False,
     )
@@ -259,7 +318,7 @@ def _print(console: Console, settings: AuditConfig, results: list[Audited], note
 
 
 def _figures_table(results: list[Audited]) -> Table:
-    title = "on states apart from those that chose, with 95 % intervals"
+    title = f"on {results[0].states.noun}s apart from those that chose, with 95 % intervals"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("", no_wrap=True)
     for header in ("AUROC", "… nearly done", "Pearson", "EPIC distance", "precision", "recall"):

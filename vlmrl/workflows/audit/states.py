@@ -54,6 +54,8 @@ class LabelledStates:
     state: Mapping[str, np.ndarray]
     quantities: np.ndarray | None = None
     abstraction: Abstraction | None = None
+    noun = "state"  # what one of them is called
+    more = "states=<n>"  # how one asks for more of them
 
     def __len__(self) -> int:
         return len(self.done)
@@ -79,6 +81,10 @@ class LabelledStates:
             columns["quantities"] = self.quantities[:, chosen]
             columns["action"] = np.zeros((len(self), len(self.abstraction.action)))
         return Rows(np.arange(len(self)), columns)
+
+    def score(self, model: RewardModel, embeddings: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Reward the states, (n,) float32; see `rows`."""
+        return np.asarray(model(self.rows(embeddings, model)), dtype=np.float32)
 
     def embed(self, encoder: Encoder, progress: bool) -> dict[str, np.ndarray]:
         """Encode the pictures: {camera: (n, E) float32}."""
@@ -214,7 +220,8 @@ def check_labels(states: LabelledStates, where: str, advice: str) -> None:
         if chosen.sum() < FEWEST or len(np.unique(states.group[chosen])) < 2:
             raise UserError(
                 f"{where} the task is {name} in {chosen.sum()}, of {len(np.unique(states.group[chosen]))} episodes or "
-                f"clips; an audit needs {FEWEST} of each label, from at least 2. Ask for more, states=<n>, or {advice}."
+                f"clips; an audit needs {FEWEST} of each label, from at least 2. Ask for more, {states.more}, or "
+                f"{advice}."
             )
 
 

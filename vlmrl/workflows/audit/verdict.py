@@ -9,12 +9,23 @@ from typing import Literal
 from vlmrl.workflows.audit.scores import Control, Figures
 
 GOOD_AUROC = 0.9  # that the lower bound of a good reward's AUROC must reach
-ADVICE = {
-    "GOOD": "",
-    "WEAK": "Look at the wrong frames; then try other words (prompts=[...]), alphas=[0,0.5,1], another camera or "
-    "several (env.camera=[front,side]), reward=clip_contrastive with negatives, or a larger encoder.",
-    "USELESS": "Do not train on it. Try other words (prompts=[...]) or another encoder (encoders=[...]), and see "
-    "whether the pictures show the task at all.",
+USELESS = (
+    "Do not train on it. Try other words (prompts=[...]) or another encoder (encoders=[...]), and see whether the "
+    "pictures show the task at all."
+)
+ADVICE = {  # by what was scored
+    "state": {
+        "GOOD": "",
+        "WEAK": "Look at the wrong frames; then try other words (prompts=[...]), alphas=[0,0.5,1], another camera or "
+        "several (env.camera=[front,side]), reward=clip_contrastive with negatives, or a larger encoder.",
+        "USELESS": USELESS,
+    },
+    "clip": {
+        "GOOD": "",
+        "WEAK": "Look at the wrong clips; then try other words (prompts=[...], task.negatives=[...]) or another head "
+        "for clips (vlmrl.fit reward=clip4mc).",
+        "USELESS": USELESS,
+    },
 }
 
 
@@ -43,27 +54,37 @@ def fails(control: Control) -> bool:
     return control.auroc.low < GOOD_AUROC and control.lead.low > 0
 
 
-def judge(figures: Figures, controls: Sequence[Control]) -> Verdict:
-    """Judge a reward by its figures and its controls."""
+def judge(figures: Figures, controls: Sequence[Control], noun: str = "state", more: str = "states=<n>") -> Verdict:
+    """Judge a reward by its figures and its controls.
+
+    Args:
+        figures: Its figures.
+        controls: What it was held against.
+        noun: What it was measured on, as `LabelledStates` calls one of them.
+        more: How one asks for more of them.
+    """
+    word, reason = _judged(figures, controls, noun, more)
+    return Verdict(word, reason, ADVICE[noun][word])
+
+
+def _judged(
+    figures: Figures, controls: Sequence[Control], noun: str, more: str
+) -> tuple[Literal["GOOD", "WEAK", "USELESS"], str]:
     area = figures.auroc
     measured = f"AUROC {area.value:.2f} [{area.low:.2f}, {area.high:.2f}]"
     passed = [control for control in controls if not fails(control)]
     if figures.pearson is None:
-        return _verdict("USELESS", "The reward is the same in all states.")
+        return "USELESS", f"The reward is the same in all {noun}s."
     if area.high < 0.5:
-        return _verdict("USELESS", f"{measured}: states in which the task is done get less than others.")
+        return "USELESS", f"{measured}: {noun}s in which the task is done get less than others."
     if area.low <= 0.5:
-        return _verdict("USELESS", f"{measured}: the interval includes 0.5, which is chance.")
+        return "USELESS", f"{measured}: the interval includes 0.5, which is chance."
     if area.low < GOOD_AUROC:
-        wide = ", which more states may settle (states=<n>)" if area.value >= GOOD_AUROC else ""
-        return _verdict("WEAK", f"{measured}: the lower bound is below {GOOD_AUROC}{wide}." + _also(passed))
+        wide = f", which more {noun}s may settle ({more})" if area.value >= GOOD_AUROC else ""
+        return "WEAK", f"{measured}: the lower bound is below {GOOD_AUROC}{wide}.{_also(passed)}"
     if passed:
-        return _verdict("WEAK", f"{measured}, but a control does as well: {_names(passed)}.")
-    return _verdict("GOOD", f"{measured}: the lower bound is at least {GOOD_AUROC}, and every control fails.")
-
-
-def _verdict(word: Literal["GOOD", "WEAK", "USELESS"], reason: str) -> Verdict:
-    return Verdict(word, reason, ADVICE[word])
+        return "WEAK", f"{measured}, but a control does as well: {_names(passed)}."
+    return "GOOD", f"{measured}: the lower bound is at least {GOOD_AUROC}, and every control fails."
 
 
 def _also(passed: Sequence[Control]) -> str:

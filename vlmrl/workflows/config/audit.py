@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from vlmrl.datasets.base import open_dataset
 from vlmrl.encoders import ENCODERS
 from vlmrl.errors import UserError, unknown
+from vlmrl.registry import Registry
 from vlmrl.typed import Count, Natural, Range, Share, typed
 from vlmrl.workflows.config.relabel import EACH, NOWHERE
 from vlmrl.workflows.config.scene import (
@@ -22,6 +23,8 @@ from vlmrl.workflows.config.scene import (
     import_plugins,
 )
 
+# Environments in which a script plays scenes whose clips are labelled, `vlmrl.workflows.audit.scripted`.
+SCRIPTS = Registry("environment with a script", {"crafter": "vlmrl.workflows.audit.scripted:play_crafter"})
 SEQUENCES = ("mountaincar",)  # environments with skills, vlmrl.workflows.audit.sequences.skills.STAGES
 Level = Annotated[int, Range(1, 8)]
 
@@ -56,6 +59,8 @@ class AuditConfig:
     levels: tuple[Level, ...] = tuple(range(1, 9))
     sets: Count = 3
     caption: Literal["steps", "sentence"] = "steps"
+    clips: bool | None = None
+    scenes: Count = 440
 
     def __post_init__(self) -> None:
         check_device(self.device)
@@ -66,6 +71,15 @@ class AuditConfig:
         if self.dataset is not None:
             self._check_recordings()
             return
+        if self.clips and scene.env.name not in SCRIPTS:
+            raise UserError(
+                f"clips=true scores clips that a script plays, and there is none for env={scene.env.name} (there is: "
+                f"{', '.join(SCRIPTS)}). Recorded clips: dataset=<...>."
+            )
+        if self.clips and self.frames is not None:
+            raise UserError(
+                "frames= are single pictures of your own, and clips=true plays clips; leave one of them out."
+            )
         if self.labels is not None or self.cameras or self.rrd:
             raise UserError("labels=, cameras= and rrd= are about recorded clips: name them, dataset=<...>.")
         if self.frames is None and scene.task.name == NO_TASK:
@@ -84,14 +98,26 @@ class AuditConfig:
             raise UserError(
                 f"frames= are pictures, and reward={scene.reward.name} looks at none. Take one in words, reward=clip."
             )
+        if self.clips and not scene.reward.config.uses_encoder:
+            raise UserError(f"clips=true: clips are pictures, and reward={scene.reward.name} looks at none.")
         if self.alphas and "alpha" not in {entry.name for entry in fields(scene.reward.config)}:
             raise UserError(f"alphas: reward={scene.reward.name} has no alpha; leave alphas out, or take reward=clip.")
+
+    @property
+    def plays_clips(self) -> bool:
+        """Whether clips that a script plays are scored in the place of states; where nobody says, where there is one.
+
+        What is done in a world that has a script are events, which no state by itself shows.
+        """
+        if self.frames is not None or self.scene.env.name not in SCRIPTS:
+            return False
+        return self.scene.reward.config.uses_encoder if self.clips is None else self.clips
 
     def _check_sequences(self) -> None:
         if self.sequences not in SEQUENCES:
             raise unknown("films with skills in a sequence:", str(self.sequences), SEQUENCES)
-        if self.frames is not None or self.dataset is not None:
-            raise UserError("sequences= are films that the simulator makes; leave frames and dataset out.")
+        if self.frames is not None or self.dataset is not None or self.clips:
+            raise UserError("sequences= are films that the simulator makes; leave frames, dataset and clips out.")
         if self.prompts or self.alphas or self.encoders:
             raise UserError(
                 "prompts, alphas and encoders are tried on labelled states; of films one reward is audited at a time. "
@@ -103,8 +129,10 @@ class AuditConfig:
             raise UserError(f"Films are pictures, and reward={self.scene.reward.name} looks at none.")
 
     def _check_recordings(self) -> None:
-        if self.frames is not None:
-            raise UserError("frames= are pictures and dataset= are clips; name one of them.")
+        if self.frames is not None or self.clips:
+            raise UserError(
+                "frames= are pictures, clips=true plays clips, and dataset= are recorded clips; name one of them."
+            )
         if self.prompts or self.alphas or self.encoders:
             raise UserError(
                 "prompts, alphas and encoders are tried on labelled states; of recorded clips one reward is audited at "
@@ -146,7 +174,9 @@ def audit_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> Audi
         own[key] = [] if value is None else value if isinstance(value, list | tuple) else [value]
     own["cameras"] = own.get("cameras") or []
     own["own_sentences"] = False
+    given = list(given)
     if own.get("sequences"):
+        _check_sequence_env(str(own["sequences"]), values, given)
         # What is seen, each film's caption says; the environment is that of the skills.
         no_task = {"name": NO_TASK, "goal": [], "baseline": []}
         scene |= {"env": NOWHERE, "task": no_task, "goal": EACH}
@@ -154,6 +184,20 @@ def audit_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> Audi
         own["own_sentences"] = _recorded_scene(str(own["dataset"]), scene, {key.partition(".")[0] for key in given})
     own["encoders"] = [_named_encoder(given) for given in own["encoders"]]
     return typed(AuditConfig, {**own, "scene": typed(SceneConfig, {**scene, **chosen(scene)})})
+
+
+def _check_sequence_env(sequences: str, values: Mapping[str, Any], given: Iterable[str]) -> None:
+    """Refuse an environment or a task beside films, which are of the environment that they are named by.
+
+    Raises:
+        UserError: Another one is named.
+    """
+    keys = set(given)
+    env = values.get("env", {}).get("name")
+    if "env" in keys and env != sequences:
+        raise UserError(f"sequences={sequences} are films of env={sequences}, and env={env} is another; leave env out.")
+    for key in keys & {"task", "goal"}:
+        raise UserError(f"sequences={sequences} has captions of its own, which say what is seen; leave {key} out.")
 
 
 def _recorded_scene(dataset: str, scene: dict[str, Any], given: set[str]) -> bool:

@@ -8,22 +8,17 @@ from typing import Annotated, Literal
 
 from vlmrl.errors import UserError
 from vlmrl.typed import Count, Natural, Positive, Range, Share
+from vlmrl.workflows.config.recipes import RecordingsRecipe, check_held_out
 
 
-@dataclass(frozen=True)
-class VideoFitConfig:
-    """Settings of `fit reward=clip4mc`.
+@dataclass(frozen=True, kw_only=True)
+class VideoFitConfig(RecordingsRecipe):
+    """Settings of `fit reward=clip4mc`, which starts from `weights` and plays Crafter where no dataset is named.
 
     Attributes:
-        out: Folder for weights and figures. A run that was interrupted goes on where it was, if it is started again
-            with the same settings and folder.
-        dataset: Recorded clips with sentences; None plays Crafter.
-        seed: Seed of everything: scenes, order, words.
-        weights: Where to start: a folder of open_clip weights; empty takes the embedded encoder.
         image_size: Height and width of the encoder's pictures in pixels; 0 leaves them as the weights have them. Only
             towers of convolutions whose features are averaged can be given another size.
         scenes: Scenes of Crafter to play without a dataset.
-        camera: Camera of the dataset; empty takes its first.
         windows: Parts of each recorded clip that are learned from.
         frames: Frames T of a clip.
         pooling: "avg", "attn" or "motion"; see `HeadConfig`.
@@ -40,18 +35,10 @@ class VideoFitConfig:
         completion: Whether clips that show little of what their sentence is about are now and then trained towards
             another sentence (CLIP4MC 2024).
         held_out: Share of the clips that nothing is learned from.
-        threads: Threads of torch; 0 leaves them as they are.
-        device: "cpu", "cuda" or "cuda:<n>".
-        progress: Show progress bars.
     """
 
-    out: str
-    dataset: str | None = None
-    seed: int = 0
-    weights: str = ""
     image_size: Natural = 64
     scenes: Count = 2000
-    camera: str = ""
     windows: Count = 8
     frames: Count = 16
     pooling: Literal["avg", "attn", "motion"] = "attn"
@@ -65,13 +52,10 @@ class VideoFitConfig:
     noise: Annotated[float, Range(0)] = 0.4
     completion: bool = False
     held_out: Share = 0.2
-    threads: int = 0
-    device: str = "cpu"
-    progress: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.held_out < 1:
-            raise UserError(f"fit.held_out is {self.held_out}; some clips must be left out and some learned from.")
+        super().__post_init__()
+        check_held_out(self.held_out)
         if self.batch_size < 2:
             raise UserError(
                 "fit.batch_size is 1; clips are learned from by telling them from others, so take 2 or more."

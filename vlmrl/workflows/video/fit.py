@@ -16,6 +16,7 @@ from vlmrl.workflows.video.config import VideoFitConfig
 
 # What is kept while a run is under way, so that an interrupted one goes on; removed at its end.
 FOOTAGE, IMAGES, CLIPS, RUN = "footage", "images.pt", "clips.pt", "run.json"
+CARD = "README.md"
 SAVE_EVERY = 200  # steps
 
 
@@ -27,16 +28,20 @@ def fit(config: VideoFitConfig) -> dict[str, Any]:
 
     Returns:
         `held_out` (see `measure.measure`), `losses` (mean of each tenth of the steps), `clips`, `config`, `weights`
-        (path), `megabytes` and `seconds` (of this call). They are also written to `<out>/figures.json`.
+        (path), `megabytes` and `seconds` (of this call). They are also written to `<out>/figures.json`, and in words to
+        `<out>/README.md`.
 
     Raises:
         UserError: Clips or weights cannot be read, or `out` holds an interrupted run with other settings.
     """
     import torch
 
+    from vlmrl.datasets.base import open_dataset
     from vlmrl.encoders.mini import VIDEO_HEAD
     from vlmrl.reward_models.video_heads import load_head, save_head
     from vlmrl.workflows.liv.train import base_encoder, load_base
+    from vlmrl.workflows.report import shown
+    from vlmrl.workflows.video.card import write_card
     from vlmrl.workflows.video.footage import from_play, from_recordings
     from vlmrl.workflows.video.measure import measure
     from vlmrl.workflows.video.train import ClipStage, ImageStage, embed
@@ -45,12 +50,14 @@ def fit(config: VideoFitConfig) -> dict[str, Any]:
     started = time.monotonic()
     if config.threads:
         torch.set_num_threads(config.threads)
-    out = Path(config.out)
-    (out / FOOTAGE).mkdir(parents=True, exist_ok=True)
-    claim(config, out / RUN)
     base = load_base(config.weights, config.device)
     if config.image_size:
         resize(base, config.image_size)
+    if config.dataset is not None:
+        open_dataset(config.dataset)  # what is wrong with it is said before a folder is made
+    out = Path(config.out)
+    (out / FOOTAGE).mkdir(parents=True, exist_ok=True)
+    claim(config, out / RUN)
     if config.dataset is None:
         footage = from_play(config.scenes, config.frames, base.size, out / FOOTAGE, config.seed, config.progress)
     else:
@@ -98,6 +105,7 @@ def fit(config: VideoFitConfig) -> dict[str, Any]:
         "seconds": time.monotonic() - started,
     }
     (out / "figures.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_card(out / CARD, report, encoder.image_size, shown(out))
     _print(report, out)
     shutil.rmtree(out / FOOTAGE)
     for name in (IMAGES, CLIPS, RUN):
@@ -110,6 +118,7 @@ def _print(report: dict[str, Any], out: Path) -> None:
     from rich.table import Table
 
     from vlmrl.workflows.report import make_console, shown
+    from vlmrl.workflows.video.card import usage
     from vlmrl.workflows.video.footage import plainly
 
     console = make_console()
@@ -120,7 +129,8 @@ def _print(report: dict[str, Any], out: Path) -> None:
         pad_edge=False,
     )
     table.add_column("")
-    for header in ("scenes", "AUROC", "last frame alone", "precision", "recall"):
+    groups = "scenes" if report["config"]["dataset"] is None else "recordings"
+    for header in (groups, "AUROC", "last frame alone", "precision", "recall"):
         table.add_column(header, justify="right", no_wrap=True)
     for meaning, figures in report["held_out"].items():
         cells = [
@@ -130,10 +140,5 @@ def _print(report: dict[str, Any], out: Path) -> None:
         name = "mean" if meaning == "mean" else plainly(meaning)
         table.add_row(name, str(figures.get("groups", "")), *cells)
     console.print(table)
-    used = f"env=crafter reward=clip4mc encoder.path={shown(out)}"
-    if report["config"]["dataset"] is not None:
-        used = f"reward=clip4mc encoder=mini encoder.path={shown(out)} encoder.any_env=true"
-        if report["config"]["weights"]:
-            head = f"reward.weights={shown(out)}/video_head.safetensors"
-            used = f"reward=clip4mc encoder=open_clip encoder.model=local-dir:{shown(out)} {head}"
-    console.print(f"weights: {shown(out)}  ({used})", soft_wrap=True, highlight=False)
+    console.print(f"weights: {shown(out)}  ({usage(report['config'], shown(out))})", soft_wrap=True, highlight=False)
+    console.print(f"card:    {shown(out / CARD)}", soft_wrap=True, highlight=False)

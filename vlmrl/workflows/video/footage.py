@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from vlmrl.envs.crafter_text import ACHIEVEMENTS
 from vlmrl.errors import UserError
 from vlmrl.reward_models.video import clip_indices
-from vlmrl.workflows.liv.clips import recorded
+from vlmrl.workflows.liv.clips import gather
 from vlmrl.workflows.video import phrases
 from vlmrl.workflows.video.play import ENTITIES, FACED, NAMES, Scene, scenes
 
@@ -157,31 +156,18 @@ def from_recordings(
     Raises:
         UserError: A clip cannot be read, or does not say what it shows.
     """
-    if not (folder / INDEX).exists():
-        texts, starts = [], [0]
-        with (folder / FRAMES).open("wb") as file:
-            for source in tqdm(recorded(spec, camera), desc="reading clips", unit="clip", disable=not progress):
-                count = 0
-                for frame in source.frames:
-                    fits = frame.shape[:2] == size
-                    own = frame if fits else cv2.resize(frame, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-                    file.write(np.ascontiguousarray(own).tobytes())
-                    count += 1
-                texts.append(source.text)
-                starts.append(starts[-1] + count)
-        (folder / INDEX).write_text(json.dumps({"texts": texts, "starts": starts}))
-    known = json.loads((folder / INDEX).read_text())
+    copied = gather(spec, 0, camera, size, folder, seed, progress)
     rng = np.random.default_rng(seed)
     clips, group = [], []
-    for i, (first, end) in enumerate(zip(known["starts"][:-1], known["starts"][1:], strict=True)):
+    for i, (first, end) in enumerate(zip(copied.starts[:-1], copied.starts[1:], strict=True)):
         for k in range(windows):
             part = 1.0 if k == 0 else rng.uniform(LEAST_PART, 1)
             span = part * (end - 1 - first)
             start = first + rng.uniform(0, end - 1 - first - span) if k else first
             clips.append(np.round(np.linspace(start, start + span, length)).astype(np.int64))
             group.append(i)
-    shown = tuple((f"text:{known['texts'][i]}",) for i in group)
-    return Footage(_map(folder, known["starts"][-1], size), np.stack(clips), shown, np.array(group))
+    shown = tuple((f"text:{copied.texts[i]}",) for i in group)
+    return Footage(copied.frames, np.stack(clips), shown, np.array(group))
 
 
 def _map(folder: Path, count: int, size: tuple[int, int]) -> np.ndarray:

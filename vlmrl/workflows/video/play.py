@@ -9,7 +9,7 @@ at random. What a scene is called never comes from its script: the counts of the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,7 @@ class Scene:
         behaviour: (n,) str, what was done otherwise on arriving at a frame, see `BEHAVIOURS` of the phrases.
         state: (n, S) float32, what a frame shows, 0 to 1 each, see `STATE`.
         shares: (n, 18) float32, share of the picture that each of `FACED` but "nothing" takes, 0 to 1.
+        about: Achievement that the scene is about, which may or may not come of it.
     """
 
     frames: np.ndarray
@@ -85,15 +86,19 @@ class Scene:
     behaviour: np.ndarray
     state: np.ndarray
     shares: np.ndarray
+    about: str = ""
 
 
-def scenes(count: int, size: tuple[int, int], seed: int) -> Iterator[Scene]:
+def scenes(
+    count: int, size: tuple[int, int], seed: int | Sequence[int], about: Sequence[str] = NAMES
+) -> Iterator[Scene]:
     """Play scenes, one after the other.
 
     Args:
         count: Number of scenes.
         size: (height, width) of the pictures in pixels.
-        seed: Of everything.
+        seed: Of everything; a sequence of numbers is a seed that no single number is.
+        about: Achievements that they are about, in turn.
     """
     rng = np.random.default_rng(seed)
     env = Crafter(render_mode="rgb_array", height=size[0], width=size[1])
@@ -101,7 +106,7 @@ def scenes(count: int, size: tuple[int, int], seed: int) -> Iterator[Scene]:
     for i in range(count):
         if i % SCENES_A_WORLD == 0:
             env.reset(seed=int(rng.integers(2**31)))
-        name = NAMES[i % len(NAMES)]
+        name = about[i % len(about)]
         kind = str(rng.choice(kinds, p=shares))
         yield Director(env, rng).play(name, kind)
     env.close()
@@ -139,7 +144,9 @@ class Director:
             self._env.step(action)
             self._note(frames, notes, before, place, health, action)
         achieved, behaviours, state, shares = zip(*notes, strict=True)
-        return Scene(np.stack(frames), np.stack(achieved), np.array(behaviours), np.stack(state), np.stack(shares))
+        return Scene(
+            np.stack(frames), np.stack(achieved), np.array(behaviours), np.stack(state), np.stack(shares), name
+        )
 
     # What is there
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import gymnasium as gym
@@ -22,9 +21,9 @@ import vlmrl  # noqa: F401  (registers environments)
 from vlmrl.encoders.base import Encoder
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import RewardModel
-from vlmrl.rows import Rows
 from vlmrl.serving.local import LocalConfig
 from vlmrl.workflows.audit.candidates import Notes
+from vlmrl.workflows.audit.films import FIELDS, film_rows, film_score
 from vlmrl.workflows.audit.sequences.metric import Standing, standing
 from vlmrl.workflows.audit.sequences.problems import EXACT, KINDS, REMIX, Film, ProblemSet, problem_sets
 from vlmrl.workflows.audit.sequences.skills import STAGES
@@ -33,7 +32,6 @@ from vlmrl.workflows.config.audit import AuditConfig
 from vlmrl.workflows.report import make_console, shown
 from vlmrl.workflows.run_folder import create
 
-FIELDS = frozenset({"embeddings", "frames", "terminated", "truncated"})  # what is known of a film's rows
 REMEMBERED = 65536  # frames: those of an exact permutation are the same in every order, and are encoded once
 SHOWN, STRIP, THUMB, LINE = 6, 12, 72, 16  # sets, pictures of a film, their height and that of a line in pixels
 
@@ -41,9 +39,8 @@ SHOWN, STRIP, THUMB, LINE = 6, 12, 72, 16  # sets, pictures of a film, their hei
 class FilmScorer:
     """Scores films under captions with a reward model: what an episode that looks so would earn.
 
-    A model that looks at the whole episode says it all in its last row; of others the mean over the rows counts. One
-    that weighs its goal against negatives, as rewards of clips do, has the other skills' captions for these, unless
-    some are given.
+    A model that weighs its goal against negatives, as rewards of clips do, has the other skills' captions for these,
+    unless some are given.
 
     Args:
         settings: Hold reward and caption style.
@@ -80,15 +77,7 @@ class FilmScorer:
             plan: What the caption says, as names of skills.
         """
         model = self._model(tuple(plan))
-        n = len(embeddings)
-        columns: dict[str, Any] = {
-            "embeddings": {"front": embeddings},
-            "frames": {"front": film.frames},
-            "terminated": np.zeros(n, dtype=bool),
-            "truncated": np.arange(n) == n - 1,
-        }
-        rewards = np.asarray(model(Rows(np.arange(n), {name: columns[name] for name in model.needs})), dtype=np.float64)
-        return float(rewards[-1] if model.context == "episode" else rewards.mean())
+        return film_score(model, model(film_rows(model, {"front": embeddings}, {"front": film.frames})))
 
     def _model(self, plan: tuple[str, ...]) -> RewardModel:
         if plan not in self._models:
