@@ -91,19 +91,45 @@ def test_a_mistake_is_one_line_at_start(
     assert list(tmp_path.iterdir()) == []  # no run was started, not even the first ones of a sweep
 
 
-def test_a_mistake_that_the_workflow_finds_is_one_line_too(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    def refuse(settings: Any) -> None:
+def refuse(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str, files: tuple[str, ...] = ()) -> None:
+    """Run `vlmrl.train` with a workflow that writes files into the run's folder and then finds a mistake."""
+
+    def work(settings: Any) -> None:
+        for name in files:
+            Path(settings.run_dir, name).write_text("")
         raise UserError("There is no such file.")
 
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train", "seed=1"])
-    monkeypatch.setattr(train, "_work", refuse)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["train", *arguments])
+    monkeypatch.setattr(train, "_work", work)
     with pytest.raises(SystemExit) as caught:
         train.main()
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("arguments", [["seed=1"], ["-m", "seed=1,2", "run_dir=runs/of/mine"]])
+def test_a_mistake_that_the_workflow_finds_is_one_line_too(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    refuse(monkeypatch, tmp_path, *arguments)
     assert capsys.readouterr().err == "Error: There is no such file.\n"
+    runs = [path for path in tmp_path.rglob("*") if path.is_dir() and path.name not in ("runs", "of", "mine")]
+    assert runs == []
+    if "-m" not in arguments:  # Hydra's note on a sweep stays
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_wrote_something_stays_and_so_does_what_was_there_before(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tmp_path.joinpath("empty").mkdir()
+    refuse(monkeypatch, tmp_path, "run_dir=empty")
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+    refuse(monkeypatch, tmp_path, "run_dir=empty", files=("config.yaml",))
+    (folder,) = tmp_path.glob("empty/*/*")
+    assert {path.name for path in folder.iterdir()} == {".hydra", "config.yaml"}
+    refuse(monkeypatch, tmp_path, "run_dir=empty")
+    assert list(tmp_path.glob("empty/*/*")) == [folder]
 
 
 def test_a_run_lands_under_the_folder_one_stands_in(type_train: Type, tmp_path: Path) -> None:

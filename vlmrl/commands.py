@@ -1,15 +1,19 @@
 """What every command does around its workflow: reads the configuration, says what is wrong with it, shows help.
 
 Hydra composes the yaml files. Mistakes are looked for before Hydra starts the job, in every job of a sweep, so that
-they come as one line at start, with exit code 2, and leave no run folder behind.
+they come as one line at start, with exit code 2, and leave no run folder behind. Nor do those that the workflow finds
+before it has written anything.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -43,6 +47,7 @@ def run_command(
         settings: Turns plain values into settings; its mistakes are `UserError`s.
         workflow: What the command does. `settings["run_dir"]` is then the folder of the run.
     """
+    standing: set[Path] = set()
     try:
         flags, arguments = _parse(sys.argv[1:])
         if flags.help:
@@ -51,7 +56,9 @@ def run_command(
         arguments = for_hydra(arguments, flags.multirun)
         if not (flags.shell_completion or flags.hydra_help):
             for overrides in expand(arguments, flags.multirun):
-                settings(plain(compose(name, overrides, flags.config_dir)))
+                values = plain(compose(name, overrides, flags.config_dir))
+                settings(values)
+                standing |= _standing(values.get("run_dir", "."))
     except UserError as error:
         fail(error)
     # Flags first: Hydra's own parser takes the overrides as one block.
@@ -59,9 +66,10 @@ def run_command(
 
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=name)
     def job(config: DictConfig) -> None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
         try:
-            folder = Path(HydraConfig.get().runtime.output_dir)
-            workflow(settings({**plain(config), "run_dir": str(folder)}))
+            with _removed_if_unused(folder, HydraConfig.get().output_subdir, standing):
+                workflow(settings({**plain(config), "run_dir": str(folder)}))
         except UserError as error:
             fail(error)
 
@@ -152,6 +160,38 @@ def expand(arguments: list[str], multirun: bool) -> list[list[str]]:
             choices.append([f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()])
         # What an optimising sweeper draws (interval(0,1)) is not known before it runs; its jobs are checked one by one.
     return [list(job) for job in itertools.product(*choices)]
+
+
+def _standing(run_dir: str) -> set[Path]:
+    """Return the folders that are there already, of those in which runs in `run_dir` come to lie."""
+    path = Path(os.path.abspath(run_dir))
+    return {folder for folder in (path, *path.parents) if folder.exists()}
+
+
+@contextmanager
+def _removed_if_unused(folder: Path, notes: str | None, standing: Collection[Path]) -> Iterator[None]:
+    """Remove the folder of a run that ended in an error before it wrote anything.
+
+    Hydra makes the folder, and puts its notes there, before the workflow is asked.
+
+    Args:
+        folder: The folder of the run.
+        notes: Name of Hydra's own folder in it; None where Hydra writes none, and the folder is not the run's alone.
+        standing: Folders above that were there before the command.
+    """
+    try:
+        yield
+    except BaseException:  # a bug and Ctrl-C among them
+        if notes is not None and folder.is_dir() and [entry.name for entry in folder.iterdir()] == [notes]:
+            shutil.rmtree(folder)
+            for parent in folder.parents:
+                if parent in standing:
+                    break
+                try:
+                    parent.rmdir()
+                except OSError:  # other runs lie there
+                    break
+        raise
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

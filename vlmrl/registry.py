@@ -45,6 +45,10 @@ class Registry:
         module, attribute = self._entries[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
+    def names_in(self, module: str) -> list[str]:
+        """Return the names of entries that a module defines, sorted; nothing is imported."""
+        return sorted(name for name, target in self._entries.items() if target.partition(":")[0] == module)
+
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 

@@ -36,8 +36,8 @@ def _settings(values: Mapping[str, Any]) -> SearchConfig:
         return search_settings(values)
     from vlmrl.workflows.run_folder import find
 
-    folder = find(str(values["resume"]))
-    return search_settings({**folder.read_config(), "resume": values["resume"], "run_dir": str(folder.path)})
+    folder = find(str(values["resume"]), make="vlmrl.search env=cartpole samples=1 rounds=1")
+    return search_settings({**folder.read_config("search"), "resume": values["resume"], "run_dir": str(folder.path)})
 
 
 def _work(settings: SearchConfig) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -17,9 +19,25 @@ import pytest
 import torch
 from filelock import FileLock
 
+from vlmrl.commands import compose, plain
+from vlmrl.errors import UserError
+from vlmrl.workflows.config.train import train_settings
+from vlmrl.workflows.train import train
+
 TINY = {
     "humanoid": [
         "env=humanoid",
+        "n_envs=2",
+        "agent.learning_starts=100",
+        "agent.batch_size=32",
+        "agent.net_arch=[16]",
+        "checkpoint_every=200",
+        "total_timesteps=400",
+    ],
+    "hopper": [
+        "env=hopper",
+        "task=stand",
+        "env.max_episode_steps=40",
         "n_envs=2",
         "agent.learning_starts=100",
         "agent.batch_size=32",
@@ -56,9 +74,8 @@ def last(cwd: Path) -> Path:
 
 
 def parameters(path: Path) -> dict[str, torch.Tensor]:
-    from sb3_contrib import CrossQ
-
-    return CrossQ.load(path / "model.zip", device="cpu").policy.state_dict()
+    with zipfile.ZipFile(path / "model.zip") as content:
+        return torch.load(io.BytesIO(content.read("policy.pth")), map_location="cpu", weights_only=True)
 
 
 @pytest.fixture(scope="session")
@@ -176,9 +193,19 @@ def test_a_sentence_of_ones_own_has_no_predicate(tmp_path: Path) -> None:
     assert "fraction" not in json.loads((last(tmp_path) / "result.json").read_text())["policies"]["trained"]
 
 
-def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_an_agent_that_cannot_act_there_leaves_no_folder(tmp_path: Path) -> None:
+    given = ["env=cartpole", "agent=sac", "reward=ground_truth", "audit=false", "device=cpu"]
+    with pytest.raises(UserError, match="The actions of this agent are numbers"):
+        train(train_settings({**plain(compose("train", given)), "run_dir": str(tmp_path / "runs" / "a" / "b")}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("env", "agent", "reward"), [("humanoid", "crossq", "clip"), ("hopper", "sac", "text2reward")])
+def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
+    env: str, agent: str, reward: str, tmp_path: Path
+) -> None:
     """kill -9 between two checkpoints; the resumed run's policy equals that of a run that was never stopped."""
-    arguments = [*TINY["humanoid"][:-1], *COMMON, "reward=clip", "checkpoint_every=200", "video=false"]
+    arguments = [*TINY[env][:-1], *COMMON, f"agent={agent}", f"reward={reward}", "video=false"]
     process = subprocess.Popen(
         [sys.executable, "-m", "vlmrl.train", *arguments, "total_timesteps=800"],
         cwd=tmp_path,
@@ -192,11 +219,11 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(tmp_path: Path) -
     finally:
         process.kill()
         process.wait()
-    (stopped,) = tmp_path.glob("runs/*/2*")
+    (stopped,) = tmp_path.glob("runs/*/2*")  # its folder is named by the time
     assert not (stopped / "result.json").exists()
     output = run(tmp_path, f"resume={stopped}", "progress_bar=false")
     assert "going on from step" in output
-    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["humanoid-kneeling-clip-crossq", "last"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [stopped.parent.name, "last"]
     run(tmp_path, *arguments, "total_timesteps=800")
     whole = last(tmp_path)
     assert whole != stopped

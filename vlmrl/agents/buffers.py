@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from vlmrl.envs.lazy_rewards import KEY_DTYPE
 from vlmrl.envs.reward_vec_env import RewardVecEnv
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import awaits_end, is_learned
+from vlmrl.reward_models.base import awaits_end, called, is_learned
 
 # What a replay buffer holds, one entry a slot.
 _ARRAYS = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts", "_keys")
@@ -351,7 +351,7 @@ def check_hindsight(
         UserError: It learns from rollouts; or it would learn, or forget, before the first episodes have ended, or
             episodes have no limit.
     """
-    model = type(source.rewards.model).__name__
+    model = called(source.rewards.model)
     if not issubclass(algorithm, OffPolicyAlgorithm):
         raise UserError(
             f"{model} rewards the steps of an episode when it has ended, and {algorithm.__name__} learns from rollouts "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections import deque
@@ -10,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from tqdm import tqdm
 
 from vlmrl.envs.lazy_rewards import LazyRewards
@@ -42,11 +44,18 @@ class RewardLog(BaseCallback):
         self._every = 0.0
 
     def _on_training_start(self) -> None:
-        remaining = self.locals["total_timesteps"] - self.num_timesteps
-        self._every = remaining / self._lines if self._lines else float("inf")
+        self._every = self._steps_ahead() / self._lines if self._lines else float("inf")
         self._next_line = self.num_timesteps + self._every
         if self._lines:
             tqdm.write(progress_header())
+
+    def _steps_ahead(self) -> int:
+        """Return how many steps will be taken; rollouts are always whole, however few steps are left."""
+        asked = self.locals["total_timesteps"] - self.num_timesteps
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            return asked
+        rollout = self.model.n_steps * self.model.n_envs
+        return math.ceil(asked / rollout) * rollout
 
     def _on_step(self) -> bool:
         for done, info in zip(self.locals["dones"], self.locals["infos"], strict=True):

@@ -10,6 +10,7 @@ from vlmrl.errors import UserError
 from vlmrl.typed import Count, Natural, Positive, Range, Share
 
 if TYPE_CHECKING:
+    from gymnasium import Space
     from stable_baselines3.common.vec_env import VecEnv
 
 
@@ -42,6 +43,26 @@ class OffPolicyConfig:
     gradient_steps: Annotated[int, Range(-1)]
     n_steps: Count
 
+    def check_spaces(self, observation_space: Space, action_space: Space) -> None:
+        """See whether it can learn in environments with these spaces, before any of them is made.
+
+        Raises:
+            UserError: It cannot.
+        """
+        from gymnasium.spaces import Box, Dict, Discrete
+
+        if not isinstance(action_space, Discrete if self.discrete_actions else Box):
+            kind, others = ("choices", "sac or crossq") if self.discrete_actions else ("numbers", "dqn")
+            raise UserError(
+                f"The actions of this agent are {kind}, and those of this environment are {action_space}. Use "
+                f"agent={others}, or agent=ppo, which takes both."
+            )
+        if isinstance(observation_space, Dict):
+            raise UserError(
+                f"This agent looks at one array, and an observation of this environment has several parts "
+                f"({', '.join(observation_space)}). Use agent=ppo or recurrent_ppo."
+            )
+
 
 def shared_arguments(config: OffPolicyConfig, env: VecEnv, seed: int, device: str) -> dict[str, Any]:
     """Return the arguments of an algorithm that do not depend on which one it is, its replay buffer among them.
@@ -55,16 +76,9 @@ def shared_arguments(config: OffPolicyConfig, env: VecEnv, seed: int, device: st
     Raises:
         UserError: It cannot act in these environments.
     """
-    from gymnasium.spaces import Box, Discrete
-
     from vlmrl.agents.buffers import replay_settings
 
-    if not isinstance(env.action_space, Discrete if config.discrete_actions else Box):
-        kind, others = ("choices", "sac, crossq") if config.discrete_actions else ("numbers", "dqn")
-        raise UserError(
-            f"The actions of this agent are {kind}, and those of this environment are {env.action_space}. Use "
-            f"agent={others.replace(', ', ' or ')}, or agent=ppo, which takes both."
-        )
+    config.check_spaces(env.observation_space, env.action_space)
     return {
         "policy": "MlpPolicy",
         "env": env,

@@ -14,10 +14,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from vlmrl.envs.shaping import RewardBonus, Shaping
+from vlmrl.envs.shaping import PotentialShaping, RewardBonus, Shaping, check_potential
 from vlmrl.episodes import EpisodeStore
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import RewardModel, awaits_end, in_background, is_batched, is_learned
+from vlmrl.reward_models.base import RewardModel, awaits_end, called, in_background, is_batched, is_learned
 from vlmrl.rows import Row, RowKey, Rows
 from vlmrl.serving.scorer import Scorer, Ticket
 
@@ -150,23 +150,25 @@ class LazyRewards:
         if between == "interpolate" and (context > 0 or model.requires_sync):
             raise UserError(
                 "between=interpolate gives the steps between two looks a reward between both; "
-                f"{type(model).__name__} {'ends episodes' if model.requires_sync else 'compares steps'} and cannot "
+                f"{called(model)} {'ends episodes' if model.requires_sync else 'compares steps'} and cannot "
                 "wait for the second. Use between=hold."
             )
         if shaping is not None and model.requires_sync:
             if isinstance(shaping, RewardBonus):
                 raise UserError(
-                    f"use_as=bonus adds to the rewards of whole episodes of the task, and {type(model).__name__} would "
+                    f"use_as=bonus adds to the rewards of whole episodes of the task, and {called(model)} would "
                     "end them. Use reward.ends_episode=false or use_as=reward."
                 )
             raise UserError(
-                f"use_as=potential leaves the task as it is, and {type(model).__name__} would end its episodes. "
+                f"use_as=potential leaves the task as it is, and {called(model)} would end its episodes. "
                 "Use reward.ends_episode=false or use_as=reward."
             )
         if is_learned(model):
             _check_learned(model, shaping, between == "interpolate" and every > 1)
         if awaits_end(model):
             _check_hindsight(model, shaping)
+        if isinstance(shaping, PotentialShaping):
+            check_potential(model)
         self.model = model
         self.listener = listener
         self.scale = scale or RewardScale()
@@ -551,12 +553,12 @@ def _check_hindsight(model: RewardModel, shaping: Shaping | None) -> None:
     if isinstance(shaping, RewardBonus):
         raise UserError(
             "use_as=bonus adds up what environment and model give for the same step, and "
-            f"{type(model).__name__} knows its part only when the episode has ended. Use use_as=reward."
+            f"{called(model)} knows its part only when the episode has ended. Use use_as=reward."
         )
     if shaping is not None:
         raise UserError(
             "use_as=potential leaves what is optimal as it is because the potential of a state is the same whatever "
-            f"follows, and {type(model).__name__} rewards a step by what follows. Use use_as=reward."
+            f"follows, and {called(model)} rewards a step by what follows. Use use_as=reward."
         )
 
 
@@ -570,16 +572,16 @@ def _check_learned(model: RewardModel, shaping: Shaping | None, interpolates: bo
         raise ValueError(f"{type(model).__name__} learns, and looks at more than one row: its context must be 0.")
     if isinstance(shaping, RewardBonus):
         raise UserError(
-            f"use_as=bonus adds a reward that stays what it was, and {type(model).__name__} changes as it learns, and "
+            f"use_as=bonus adds a reward that stays what it was, and {called(model)} changes as it learns, and "
             "rewards again what is kept. Use use_as=reward."
         )
     if shaping is not None:
         raise UserError(
             f"use_as=potential leaves what is optimal as it is only while the potential stays the same, and "
-            f"{type(model).__name__} changes as it learns. Use use_as=reward."
+            f"{called(model)} changes as it learns. Use use_as=reward."
         )
     if interpolates:
         raise UserError(
-            f"{type(model).__name__} learns, so every step is rewarded again by its own picture; between=interpolate "
+            f"{called(model)} learns, so every step is rewarded again by its own picture; between=interpolate "
             "would reward some by their neighbours'. Use between=hold."
         )

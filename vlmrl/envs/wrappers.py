@@ -12,7 +12,7 @@ from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
 from vlmrl.envs.row_writer import ROW, RowWriter
 from vlmrl.envs.shaping import Shaping
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import EpisodeEndingModel, RewardModel, awaits_end, quantities_of, sentences
+from vlmrl.reward_models.base import EpisodeEndingModel, RewardModel, awaits_end, called, quantities_of, sentences
 from vlmrl.rows import RowKey
 from vlmrl.serving.scorer import LocalScorer
 
@@ -49,7 +49,7 @@ class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
         )
         if awaits_end(model):
             raise UserError(
-                f"{type(model).__name__} rewards the steps of an episode when it has ended, and a wrapper must reward "
+                f"{called(model)} rewards the steps of an episode when it has ended, and a wrapper must reward "
                 "each at once. Train with vlmrl.train and an agent with a replay buffer, or relabel recordings."
             )
         scorer = LocalScorer(model.encoder) if "embeddings" in model.needs else None  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ import numpy as np
 from vlmrl.encoders.base import Encoder, gives_unit_vectors
 from vlmrl.errors import UserError, unknown
 from vlmrl.quantities import Path as QuantityPath
+from vlmrl.reward_models import REWARDS
 from vlmrl.rows import Row, RowKey, Rows
 
 
@@ -86,6 +87,12 @@ def or_embedded(encoder: Encoder | None) -> Encoder:
     from vlmrl.encoders.mini import MiniConfig
 
     return MiniConfig().build("cpu")
+
+
+def called(model: object) -> str:
+    """Return what a person calls a reward model: `reward=<name>` if it has a name, else its class."""
+    names = REWARDS.names_in(type(model).__module__)
+    return " or ".join(f"reward={name}" for name in names) or type(model).__name__
 
 
 class RewardModel(Protocol):

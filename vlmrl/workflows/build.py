@@ -108,9 +108,27 @@ def build_parts(settings: SceneConfig, device: str, with_encoder: bool = False) 
     uses_scene = getattr(settings.reward.config, "uses_scene", False)
     scene = ProgramScene(env, open_desk(settings, device)) if uses_scene else None
     model = build_model(settings.reward.config, settings.words, encoder, scene)
+    if encoder is not None and getattr(model, "head", None) is not None:
+        _check_shape(env, encoder)
     if is_movable(model):
         model.to(device)
     return Parts(env, encoder, model, service, settings.between, scene)
+
+
+def _check_shape(env: EnvSettings, encoder: Encoder) -> None:
+    """Refuse pictures that are wider or higher than those that a head for clips was trained on.
+
+    An encoder cuts off what does not fit, and the head has never seen what is left: it would say nothing and be wrong.
+
+    Raises:
+        UserError: Their height and width are not in the encoder's proportion.
+    """
+    height, width = encoder.image_size
+    if env.height * width != env.width * height:
+        raise UserError(
+            f"env.height={env.height} env.width={env.width}: the head for clips knows pictures of {height} x {width} "
+            f"(height x width), and {encoder.name} would cut these to fit. Leave env.height and env.width out."
+        )
 
 
 def build_model(config: Any, words: Words | None, encoder: Encoder | None, scene: ProgramScene | None) -> RewardModel:

@@ -52,8 +52,8 @@ def collect(settings: CollectConfig) -> Path:
     scene, env_settings, policies = _gather(settings, device)
     env = _recorded_env(env_settings, settings)
     try:
+        writer.start(_recording(env, env_settings, scene, settings, list(policies)))  # says what its form cannot hold
         create(Path(settings.run_dir), settings)
-        writer.start(_recording(env, env_settings, scene, settings, list(policies)))
         done, successes, steps, started = 0, 0, 0, time.monotonic()
         bar = tqdm(
             total=settings.episodes, desc="recording", unit="episode", disable=None if settings.progress_bar else True

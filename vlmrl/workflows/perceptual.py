@@ -5,49 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, ClassVar
 
 from vlmrl.errors import UserError
 from vlmrl.typed import Count
+from vlmrl.workflows.config.recipes import RecordingsRecipe
 
 
-@dataclass(frozen=True)
-class PerceptualFitConfig:
-    """Settings of `fit reward=perceptual`.
+@dataclass(frozen=True, kw_only=True)
+class PerceptualFitConfig(RecordingsRecipe):
+    """Settings of `fit reward=perceptual`, which draws nothing: `seed` means nothing here.
 
     Attributes:
-        out: Folder for `steps.npz` and `figures.json`.
-        dataset: Demonstrations: recorded clips in which the task is done.
-        weights: Encoder: a folder of open_clip weights, or LIV's model.pt; empty takes the embedded encoder.
-        camera: Camera of the dataset; empty takes its first.
         steps: Number of steps after the beginning.
         features: Features that each step keeps.
-        seed: Means nothing here: nothing is drawn.
-        threads: Threads of torch; 0 leaves them as they are.
-        device: "cpu", "cuda" or "cuda:<n>".
-        progress: Show progress bars.
     """
 
-    out: str
-    dataset: str | None = None
-    weights: str = ""
-    camera: str = ""
     steps: Count = 2
     features: Count = 32
-    seed: int = 0
-    threads: int = 0
-    device: str = "cpu"
-    progress: bool = True
 
-    def __post_init__(self) -> None:
-        if self.weights and not Path(self.weights).exists():
-            raise UserError(f"fit.weights: there is nothing at '{self.weights}'.")
-        if not self.dataset:
-            raise UserError(
-                "fit reward=perceptual learns from a few clips in which the task is done; name them, dataset=<folder>."
-            )
+    wants: ClassVar[str] = "fit reward=perceptual learns from a few clips in which the task is done"
 
 
 def fit(config: PerceptualFitConfig) -> dict[str, Any]:
@@ -64,36 +41,21 @@ def fit(config: PerceptualFitConfig) -> dict[str, Any]:
         UserError: A demonstration cannot be read or is too short.
     """
     import torch
-    from tqdm import tqdm
 
-    from vlmrl.datasets.base import CorruptEpisode, open_dataset
     from vlmrl.reward_models.perceptual import Steps, split_steps
-    from vlmrl.workflows.liv.train import base_encoder
+    from vlmrl.workflows.embedded_clips import embedded_clips, frames_of
+    from vlmrl.workflows.liv.train import base_config
     from vlmrl.workflows.report import make_console, shown
 
     if config.threads:
         torch.set_num_threads(config.threads)
     assert config.dataset is not None
-    dataset = open_dataset(config.dataset)
-    encoder = base_encoder(config.weights, config.device)
+    encoder, clips = embedded_clips(
+        config.dataset, base_config(config.weights), config.camera, config.device, progress=config.progress
+    )
     if config.features > encoder.dim:
         raise UserError(f"fit.features is {config.features}; the encoder {encoder.name} has {encoder.dim}.")
-    demonstrations = []
-    for i in tqdm(range(len(dataset)), desc="reading clips", unit="clip", disable=not config.progress):
-        try:
-            episode = dataset.episode(i)
-            episode.check()
-            camera = config.camera or next(iter(episode.frames), "")
-            if camera not in episode.frames:
-                there = ", ".join(episode.frames) or "none"
-                raise UserError(f"dataset={config.dataset}: clip {i} has no camera '{camera}' (it has: {there}).")
-            demonstrations.append(
-                np.concatenate([encoder.encode_images(chunk) for chunk in episode.frames[camera].chunks(64)])
-            )
-        except CorruptEpisode as error:
-            raise UserError(f"dataset={config.dataset}: clip {i} {error}.") from error
-    if not demonstrations:
-        raise UserError(f"dataset={config.dataset} holds no clips.")
+    demonstrations = [frames_of(clip) for clip in clips]
     found = Steps.found_in(demonstrations, config.steps, config.features, encoder.fingerprint)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -105,7 +67,7 @@ def fit(config: PerceptualFitConfig) -> dict[str, Any]:
     }
     (out / "figures.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     console = make_console()
-    for i, (borders, frames) in enumerate(zip(report["borders"], demonstrations, strict=True)):
-        console.print(f"clip {i}: {len(frames)} frames, steps begin at {borders}", highlight=False)
+    for clip, borders in zip(clips, report["borders"], strict=True):
+        console.print(f"clip {clip.name}: {len(clip)} frames, steps begin at {borders}", highlight=False)
     console.print(f"steps: {shown(out / 'steps.npz')}  (reward=perceptual reward.steps=<this file>)", soft_wrap=True)
     return report

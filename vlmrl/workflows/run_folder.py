@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import yaml
 
 from vlmrl.encoders import crafter, mini
-from vlmrl.errors import UserError
+from vlmrl.errors import UserError, did_you_mean
 
 PACKAGES = (
     "vlmrl",
@@ -33,6 +33,10 @@ PACKAGES = (
 )
 # What the digests of the embedded encoders are called among the versions, by the encoder's name.
 EMBEDDED_WEIGHTS = {"mini": "mini weights", "crafter": "crafter weights"}
+
+
+# Commands whose folders others go on with, each by a setting that only it has, or it and those below.
+MADE_BY = {"search": "selection_seeds", "train": "total_timesteps"}
 
 
 class HasPlain(Protocol):
@@ -118,17 +122,26 @@ class RunFolder:
         for name, text in files.items():
             self.path.joinpath(name).write_text(text, encoding="utf-8")
 
-    def read_config(self) -> dict[str, Any]:
+    def read_config(self, *commands: str) -> dict[str, Any]:
         """Return the settings of the run.
 
+        Args:
+            commands: Names in `MADE_BY` of those whose folder is wanted; none is train.
+
         Raises:
-            UserError: This is not a run folder.
+            UserError: This is not a run folder, or that of another command.
         """
         if not self.config.is_file():
-            raise UserError(
-                f"'{self.path}' is not a run folder: it holds no {self.config.name}. Give a folder that train made."
-            )
-        return yaml.safe_load(self.config.read_text())
+            within = [path.parent for path in self.path.glob(f"*/{self.config.name}")]
+            newest = f" The newest run in it is '{max(within, key=lambda path: path.name)}'." if within else ""
+            raise UserError(f"'{self.path}' is not a run folder: it holds no {self.config.name}.{newest}")
+        values = yaml.safe_load(self.config.read_text())
+        made_by = next((command for command, key in MADE_BY.items() if key in values), None)
+        wanted = commands or ("train",)
+        if made_by not in wanted:
+            maker = f"vlmrl.{made_by}" if made_by else "another command"
+            raise UserError(f"'{self.path}' was made by {maker}; give a folder of vlmrl.{' or vlmrl.'.join(wanted)}.")
+        return values
 
 
 def create(path: Path, settings: HasPlain) -> RunFolder:
@@ -155,17 +168,23 @@ def create(path: Path, settings: HasPlain) -> RunFolder:
     return folder
 
 
-def find(name: str, runs: Path = Path("runs")) -> RunFolder:
+def find(name: str, runs: Path = Path("runs"), make: str = "vlmrl.train env=humanoid reward=clip") -> RunFolder:
     """Return the run folder of that path; "last" is the one in `runs/` that was begun or went on last.
+
+    Args:
+        name: What a person gives.
+        runs: Where runs lie that are not named by a path.
+        make: A command that makes such a folder, for who has none.
 
     Raises:
         UserError: There is no such folder.
     """
     path = runs / "last" if name == "last" else Path(name)
     if not path.is_dir():
-        raise UserError(
-            f"There is no run folder '{path}'. Train one with: python -m vlmrl.train env=humanoid reward=clip"
-        )
+        there = [*runs.glob("*/*"), *runs.glob("*/*/*"), *path.parent.glob("*")]
+        names = [str(folder) for folder in there if RunFolder(folder).config.is_file()]
+        near = did_you_mean(name, ["last", *names] if (runs / "last").exists() else names)
+        raise UserError(f"There is no run folder '{path}'.{near} To make one: python -m {make}")
     return RunFolder(path.resolve())
 
 

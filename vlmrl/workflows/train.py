@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
@@ -26,24 +22,17 @@ from vlmrl.agents.keep_best import KeepBest
 from vlmrl.agents.memory import in_words, machine_bytes, replay_bytes, retained_bytes
 from vlmrl.envs.lazy_rewards import LazyRewards, RewardScale
 from vlmrl.envs.make import make_vec_env
-from vlmrl.envs.shaping import PotentialShaping, RewardBonus, Shaping
+from vlmrl.envs.shaping import PotentialShaping, RewardBonus, Shaping, potential_caveat
 from vlmrl.errors import UserError
-from vlmrl.reward_models.base import awaits_end, is_learned, scores_clips
-from vlmrl.workflows.audit.preflight import Preflight, preflight, preflight_line
-from vlmrl.workflows.audit.results import Audited
-from vlmrl.workflows.audit.run import short_audit, verdict_line
-from vlmrl.workflows.build import Parts, build_parts, resolve_device, settled
-from vlmrl.workflows.config.audit import AUDIT_SCENE_KEYS
+from vlmrl.reward_models.base import awaits_end, is_learned
+from vlmrl.workflows.build import Parts
 from vlmrl.workflows.config.scene import NO_TASK
 from vlmrl.workflows.config.train import TrainConfig
-from vlmrl.workflows.learned_rewards import described, make_judge, make_listener, open_learning
-from vlmrl.workflows.policies import SampledPolicy, ZeroPolicy
-from vlmrl.workflows.report import make_console, print_paths, python_command, results_table, shown
-from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip
+from vlmrl.workflows.learned_rewards import make_judge, make_listener, open_learning
+from vlmrl.workflows.policies import ZeroPolicy
+from vlmrl.workflows.rollouts import Policy, RandomPolicy
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
-
-# Evaluation starts from seeds that no training environment uses.
-EVAL_SEED = 1_000_000
+from vlmrl.workflows.training import announce, audit_reward, measure_policies, print_audit, report, run_training
 
 
 def train(settings: TrainConfig) -> RunFolder:
@@ -58,16 +47,7 @@ def train(settings: TrainConfig) -> RunFolder:
     Returns:
         The run folder, with `model.zip` and `result.json`.
     """
-    console = make_console()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    device = resolve_device(settings.device)
-    uses_encoder = settings.judge is not None and settings.asks_judge and settings.judge.config.uses_encoder
-    parts = build_parts(settings, device, uses_encoder)
-    try:
-        return _train(settled(settings, parts.model), parts, device, console)
-    finally:
-        parts.close()
+    return run_training(settings, _train)
 
 
 def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -> RunFolder:
@@ -89,7 +69,8 @@ def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -
     companions: list[Any] = [entry for entry in (probe, best, rounds) if entry is not None]
     try:
         model = _model(settings, folder, env, device, companions)
-        _announce(console, settings, parts, folder, model, device, retained)
+        details = _details(settings, parts, model, retained)
+        announce(console, settings, parts, folder, device, model.num_timesteps, details)
         point_last(folder, folder.path.parent.parent)  # from now on: it is the run that one looks at, labels, resumes
         print_audit(console, settings, audited)
         seconds, steps = _learn(model, settings, rewards, folder, console, companions, best)
@@ -107,28 +88,9 @@ def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -
         "random": RandomPolicy(model.action_space, settings.seed),
         "zero": ZeroPolicy(model.action_space),
     }
-    if not settings.eval_deterministic:
-        policies |= {name: SampledPolicy(policies[name], settings.seed) for name in ("trained", "untrained")}
-    results = measure(
-        policies,
-        parts,
-        settings.eval_episodes,
-        settings.n_envs,
-        settings.seed + EVAL_SEED,
-        settings.progress_bar,
-    )
-    clip = None
-    if settings.video:
-        clip = Path(settings.video_dir) / f"{folder.path.parent.name}_{folder.path.name}.mp4"
-        with console.status("Filming the untrained and the trained policy…"):
-            record_clip(
-                {name: policies[name] for name in ("untrained", "trained")},
-                parts.env,
-                clip,
-                3,
-                settings.seed + EVAL_SEED,
-            )
-    _report(console, settings, folder, results, model.num_timesteps, steps / seconds, clip, audited, probe, asked)
+    results, clip = measure_policies(settings, parts, folder, policies, console)
+    more = {**({"audit": audited.plain()} if audited is not None else {}), "hacking": probe.events, **asked}
+    report(console, settings, folder, results, model.num_timesteps, steps / seconds, clip, more)
     return folder
 
 
@@ -137,11 +99,17 @@ def _probe(parts: Parts, settings: TrainConfig) -> dict[str, np.ndarray]:
 
     Returns:
         What a reward model that learns keeps of it, {name: (1, ...)}.
+
+    Raises:
+        UserError: The agent cannot learn here, or with this reward.
     """
     retained: dict[str, np.ndarray] = {}
     rewards = parts.rewards(shaping=_shaping(settings))
     env = make_vec_env(parts.env, rewards, 1, settings.seed, end_episodes=False)
+    check_spaces = getattr(settings.agent.config, "check_spaces", None)
     try:
+        if check_spaces is not None:
+            check_spaces(env.observation_space, env.action_space)
         env.reset()
         env.step(np.stack([env.action_space.sample()]))
         if awaits_end(parts.model):
@@ -196,45 +164,6 @@ def _check_memory(settings: TrainConfig, env: Any, retained: Mapping[str, np.nda
             f"A replay buffer of agent.buffer_size={settings.agent.config.buffer_size} transitions takes "
             f"{in_words(size)}, and this machine has {in_words(memory)}. agent.buffer_size={fitting} would take half."
         )
-
-
-def audit_reward(settings: TrainConfig, parts: Parts, console: Console) -> Audited | Preflight | None:
-    """Say whether the reward tells states of the task apart, before time is spent on it; None where it is not asked.
-
-    A reward of clips cannot be told on states; of it is said whether it sees anything.
-    """
-    if not settings.audit or settings.resume:
-        return None
-    if scores_clips(parts.model):
-        with console.status("Looking whether the reward sees anything…"):
-            return preflight(parts.model, parts.env, settings.seed)
-    try:
-        with console.status("Auditing the reward…"):
-            return short_audit(settings, parts, settings.seed)
-    except UserError as error:  # the states of this task cannot be drawn, which is no reason not to train
-        console.print(f"audit of the reward: not possible. {error}", highlight=False)
-        return None
-
-
-def print_audit(console: Console, settings: TrainConfig, audited: Audited | Preflight | None) -> None:
-    """Print what `audit_reward` found, and how to look closer where it was bad."""
-    if audited is None:
-        return
-    if isinstance(audited, Preflight):
-        console.print(f"preflight of the reward: {preflight_line(audited)}", highlight=False)
-        return
-    console.print(f"audit of the reward: {verdict_line(audited)}", highlight=False)
-    if audited.verdict is not None and audited.verdict.advice:
-        scene = shlex.join(_scene_overrides(settings))
-        console.print(f"look closer: {python_command()} -m vlmrl.audit {scene}", soft_wrap=True, markup=False)
-
-
-def _scene_overrides(settings: TrainConfig) -> list[str]:
-    """Return what of this command an audit of the same reward is given as well; a program is told the names alone."""
-    given = {argument.partition("=")[0]: argument for argument in sys.argv[1:] if "=" in argument}
-    kept = {key: argument for key, argument in given.items() if key.partition(".")[0] in AUDIT_SCENE_KEYS}
-    named = {group: f"{group}={getattr(settings, group).name}" for group in ("env", "task", "reward")}
-    return list((named | kept).values())
 
 
 def _model(
@@ -316,84 +245,35 @@ def _save(model: BaseAlgorithm, folder: RunFolder, best: KeepBest | None, consol
     console.print(f"keep=best: the policy of step {best.at:,}, whose episodes earned {best.best:.2f} in training")
 
 
-def _announce(
-    console: Console,
-    settings: TrainConfig,
-    parts: Parts,
-    folder: RunFolder,
-    model: BaseAlgorithm,
-    device: str,
-    retained: Mapping[str, np.ndarray],
-) -> None:
-    console.print(
-        f"[bold]{settings.env.name}[/] · task {settings.task.name} · reward {settings.reward.name} · "
-        f"agent {settings.agent.name} · {settings.total_timesteps:,} steps · seed {settings.seed} · {device}"
-    )
-    if settings.resume:
-        console.print(f"going on from step {model.num_timesteps:,}")
-    if settings.task.goal or settings.goal:
-        console.print(f"goal: {parts.env.task.goal!r}  baseline: {parts.env.task.baseline!r}")
+def _details(
+    settings: TrainConfig, parts: Parts, model: BaseAlgorithm, retained: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    """Say in lines what is seen, what becomes of the rewards, and what the replay takes."""
     if parts.encoder is not None:
-        console.print(
+        yield (
             f"encoder: {parts.encoder.name}, pictures of {parts.env.width} x {parts.env.height} "
             f"from {'cameras' if len(parts.env.task.cameras) > 1 else 'camera'} {' and '.join(parts.env.task.cameras)}"
         )
     if parts.env.score_every > 1:
-        console.print(f"every {parts.env.score_every} steps a picture is scored; between them: {settings.between}")
+        yield f"every {parts.env.score_every} steps a picture is scored; between them: {settings.between}"
     shaped = "the task" if settings.task.name != NO_TASK else "the environment"
     if settings.use_as == "bonus":
-        console.print(f"the model's reward is added to that of {shaped}, with weight {settings.shaping_weight}")
+        yield f"the model's reward is added to that of {shaped}, with weight {settings.shaping_weight}"
     if settings.use_as == "potential":
-        console.print(
+        yield (
             f"the model's reward is a potential that shapes the reward of {shaped}: gamma {settings.gamma}, "
             f"weight {settings.shaping_weight}"
         )
+        if caveat := potential_caveat(parts.model):
+            yield f"note: {caveat}"
     if parts.model.requires_sync:
-        console.print("success ends the episode in training; rewards are 0 and 1, and not scaled")
-    if summary := getattr(parts.model, "summary", ""):
-        console.print(summary, highlight=False, soft_wrap=True, markup=False)
-    if settings.learns_reward:
-        for line in described(settings):
-            console.print(line, highlight=False)
+        yield "success ends the episode in training; rewards are 0 and 1, and not scaled"
     size = _replay_size(settings, model.get_env(), retained)
-    if size is not None:
-        memory = machine_bytes()
-        of = f" of this machine's {in_words(memory)}" if memory is not None else ""
-        warning = "; agent.buffer_size makes it smaller" if memory is not None and size > memory / 2 else ""
-        console.print(f"replay buffer: {in_words(size)}{of} when it is full{warning}")
-        if on_disk := settings.agent.config.buffer_size * retained_bytes(retained)[1]:
-            console.print(f"pictures for the reward model: {in_words(on_disk)} in {tempfile.gettempdir()} (TMPDIR)")
-    console.print(
-        f"run: {shown(folder.path)}   (curves: tensorboard --logdir {shown(folder.path.parent.parent)})", soft_wrap=True
-    )
-
-
-def _report(
-    console: Console,
-    settings: TrainConfig,
-    folder: RunFolder,
-    results: dict[str, Episodes],
-    steps: int,
-    speed: float,
-    clip: Path | None,
-    audited: Audited | Preflight | None,
-    probe: HackingProbe,
-    asked: dict[str, Any],
-) -> None:
-    """Print the table and write `result.json`."""
-    summaries = {name: episodes.summary() for name, episodes in results.items()}
-    result: dict[str, Any] = {"steps": steps, "steps_per_second": round(speed, 1), "policies": summaries}
-    if audited is not None:
-        result["audit"] = audited.plain()
-    result["hacking"] = probe.events
-    result |= asked
-    folder.result.write_text(json.dumps(result, indent=2) + "\n")
-    console.print(results_table(summaries, f"{settings.eval_episodes} episodes each, mean and 95 % interval"))
-    if all("success" not in summary for summary in summaries.values()):
-        console.print("no predicate: nothing but the reward model says how well this went; look at the clip")
-    console.print(f"trained for {steps:,} steps, {speed:.0f} a second")
-    print_paths(console, {"run": folder.path, "model": folder.model, "clip": clip, "log": folder.path / "progress.csv"})
-    longer = (
-        f"{python_command()} -m vlmrl.train resume={shown(folder.path)} total_timesteps={4 * settings.total_timesteps}"
-    )
-    console.print(f"longer: {longer}", soft_wrap=True)
+    if size is None:
+        return
+    memory = machine_bytes()
+    of = f" of this machine's {in_words(memory)}" if memory is not None else ""
+    warning = "; agent.buffer_size makes it smaller" if memory is not None and size > memory / 2 else ""
+    yield f"replay buffer: {in_words(size)}{of} when it is full{warning}"
+    if on_disk := settings.agent.config.buffer_size * retained_bytes(retained)[1]:
+        yield f"pictures for the reward model: {in_words(on_disk)} in {tempfile.gettempdir()} (TMPDIR)"

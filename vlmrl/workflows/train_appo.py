@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import torch
 from rich.console import Console
 from stable_baselines3.common.logger import CSVOutputFormat, Logger, TensorBoardOutputFormat
 
@@ -24,15 +23,15 @@ from vlmrl.agents.appo.workers import EnvMaker, ModelReward, quiet
 from vlmrl.agents.callbacks import progress_header, progress_line
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import is_learned
-from vlmrl.workflows.build import Parts, build_parts, resolve_device
+from vlmrl.workflows.build import Parts
 from vlmrl.workflows.config.train import TrainConfig
-from vlmrl.workflows.learned_rewards import described, make_judge
+from vlmrl.workflows.learned_rewards import make_judge
 from vlmrl.workflows.policies import ZeroPolicy
-from vlmrl.workflows.report import make_console, print_paths, python_command, results_table, shown
-from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip
+from vlmrl.workflows.report import python_command, shown
+from vlmrl.workflows.rollouts import Policy, RandomPolicy
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
 from vlmrl.workflows.text_labels import open_annotations
-from vlmrl.workflows.train import EVAL_SEED, audit_reward, print_audit
+from vlmrl.workflows.training import announce, audit_reward, measure_policies, print_audit, report, run_training
 
 LINES = 20  # printed over a run
 
@@ -55,16 +54,7 @@ def train_appo(settings: TrainConfig) -> RunFolder:
     """
     require_sample_factory()
     quiet()
-    console = make_console()
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    device = resolve_device(settings.device)
-    uses_encoder = settings.judge is not None and settings.asks_judge and settings.judge.config.uses_encoder
-    parts = build_parts(settings, device, uses_encoder)
-    try:
-        return _train(settings, parts, device, console)
-    finally:
-        parts.close()
+    return run_training(settings, _train)
 
 
 def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -> RunFolder:
@@ -80,7 +70,7 @@ def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -
     annotations = open_annotations(settings, parts, judge, folder, []) if settings.learns_from == "texts" else None
     try:
         labels = _labels(parts, annotations, folder, bool(settings.resume))
-        _announce(console, settings, parts, folder, device, done)
+        announce(console, settings, parts, folder, device, done, _details(settings))
         point_last(folder, folder.path.parent.parent)  # from now on: it is the run that one looks at, labels, resumes
         print_audit(console, settings, audited)
         policy = AppoPolicy(vars(factory_settings(options)), observation_space, action_space, device)
@@ -100,15 +90,10 @@ def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -
         "random": RandomPolicy(action_space, settings.seed),
         "zero": ZeroPolicy(action_space),
     }
-    seed = settings.seed + EVAL_SEED
-    results = measure(policies, parts, settings.eval_episodes, settings.n_envs, seed, settings.progress_bar)
-    clip = None
-    if settings.video:
-        clip = Path(settings.video_dir) / f"{folder.path.parent.name}_{folder.path.name}.mp4"
-        with console.status("Filming the untrained and the trained policy…"):
-            record_clip({name: policies[name] for name in ("untrained", "trained")}, parts.env, clip, 3, seed)
+    results, clip = measure_policies(settings, parts, folder, policies, console)
     speed = (policy.num_timesteps - done) / max(seconds, 1e-9)
-    _report(console, settings, folder, results, policy.num_timesteps, speed, clip, asked | _plain(audited))
+    more = asked | ({"audit": audited.plain()} if audited is not None else {})
+    report(console, settings, folder, results, policy.num_timesteps, speed, clip, more)
     return folder
 
 
@@ -234,55 +219,10 @@ class _Lines:
         self._console.print(progress_line(progress.steps, *figures), highlight=False)
 
 
-def _announce(console: Console, settings: TrainConfig, parts: Parts, folder: RunFolder, device: str, done: int) -> None:
-    agent = settings.agent.config
-    console.print(
-        f"[bold]{settings.env.name}[/] · task {settings.task.name} · reward {settings.reward.name} · agent appo · "
-        f"{settings.total_timesteps:,} steps · seed {settings.seed} · {device}"
-    )
-    if settings.resume:
-        console.print(f"going on from step {done:,}")
-    if settings.task.goal or settings.goal:
-        console.print(f"goal: {parts.env.task.goal!r}  baseline: {parts.env.task.baseline!r}")
-    if summary := getattr(parts.model, "summary", ""):
-        console.print(summary, highlight=False)
-    for line in described(settings):
-        console.print(line, highlight=False)
-    console.print(
-        "rewards are given where steps are taken, as they are: standardize= and centre= mean nothing here"
-        + (", agent.normalize_returns scales returns" if agent.normalize_returns else "")
+def _details(settings: TrainConfig) -> Iterator[str]:
+    """Say in lines what is not as with other agents."""
+    yield "rewards are given where steps are taken, as they are: standardize= and centre= mean nothing here" + (
+        ", agent.normalize_returns scales returns" if settings.agent.config.normalize_returns else ""
     )
     if settings.learns_from == "texts":
-        console.print(
-            "a label that comes after a step counts from the next time on that its text is said, not for that step"
-        )
-    console.print(
-        f"run: {shown(folder.path)}   (curves: tensorboard --logdir {shown(folder.path.parent.parent)})", soft_wrap=True
-    )
-
-
-def _plain(audited: Any) -> dict[str, Any]:
-    return {"audit": audited.plain()} if audited is not None else {}
-
-
-def _report(
-    console: Console,
-    settings: TrainConfig,
-    folder: RunFolder,
-    results: dict[str, Episodes],
-    steps: int,
-    speed: float,
-    clip: Path | None,
-    more: dict[str, Any],
-) -> None:
-    """Print the table and write `result.json`."""
-    summaries = {name: episodes.summary() for name, episodes in results.items()}
-    result = {"steps": steps, "steps_per_second": round(speed, 1), "policies": summaries, **more}
-    folder.result.write_text(json.dumps(result, indent=2) + "\n")
-    console.print(results_table(summaries, f"{settings.eval_episodes} episodes each, mean and 95 % interval"))
-    console.print(f"trained for {steps:,} steps, {speed:.0f} a second")
-    print_paths(console, {"run": folder.path, "model": folder.model, "clip": clip, "log": folder.path / "progress.csv"})
-    longer = (
-        f"{python_command()} -m vlmrl.train resume={shown(folder.path)} total_timesteps={4 * settings.total_timesteps}"
-    )
-    console.print(f"longer: {longer}", soft_wrap=True)
+        yield "a label that comes after a step counts from the next time on that its text is said, not for that step"

@@ -31,9 +31,9 @@ from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.evaluate import spaces
 from vlmrl.workflows.policies import ZeroPolicy, check_spaces
 from vlmrl.workflows.report import make_console, print_paths, python_command, results_table, shown
-from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy, measure, record_clip
+from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
-from vlmrl.workflows.train import EVAL_SEED
+from vlmrl.workflows.training import measure_policies
 
 OURS = "vlmrl"  # where a dataset's metadata says what this suite recorded
 
@@ -204,13 +204,7 @@ def _train(
             "random": RandomPolicy(action_space, settings.seed),
             "zero": ZeroPolicy(action_space),
         }
-        seed = settings.seed + EVAL_SEED
-        results = measure(policies, parts, settings.eval_episodes, settings.n_envs, seed, settings.progress_bar)
-        if settings.video:
-            clip = Path(settings.video_dir) / f"{folder.path.parent.name}_{folder.path.name}.mp4"
-            shown_policies = {name: policies[name] for name in ("untrained", "trained")}
-            with console.status("Filming the untrained and the trained policy…"):
-                record_clip(shown_policies, parts.env, clip, 3, seed)
+        results, clip = measure_policies(settings, parts, folder, policies, console)
     _report(console, settings, folder, recordings, results, model, updates / max(seconds, 1e-9), clip)
     return folder
 

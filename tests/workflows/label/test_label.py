@@ -194,7 +194,7 @@ def test_mistakes_at_start(tmp_path: Path) -> None:
         read_token(str(tmp_path / "short"))
     with pytest.raises(UserError, match="cannot be read"):
         read_token(str(tmp_path / "none"))
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"judge": {"name": "encoder", "store": None}}))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"total_timesteps": 1, "judge": {"name": "encoder"}}))
     with pytest.raises(UserError, match="its judge is encoder"):
         store_of(settings(run=str(tmp_path)))
     with socket.socket() as taken:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from vlmrl.errors import UserError
 from vlmrl.registry import Registry
 from vlmrl.typed import Natural, typed
-from vlmrl.workflows.config.scene import (
-    check_device,
-)
+from vlmrl.workflows.config.recipes import RecordingsRecipe
+from vlmrl.workflows.config.scene import check_device
 
-# Each entry is a config dataclass with fields out, seed, device, threads and progress beside its own.
-# Those with a field `dataset` learn from recordings.
+# Each entry is a `Recipe`, or a `RecordingsRecipe` where it can learn from recordings.
 RECIPES = Registry(
     "recipe",
     {
@@ -67,7 +65,7 @@ class FitConfig:
             "progress": self.progress_bar,
         }
         recipe = RECIPES.load(self.recipe_name)
-        if "dataset" in {entry.name for entry in fields(recipe)}:
+        if issubclass(recipe, RecordingsRecipe):
             shared["dataset"] = self.dataset
         elif self.dataset is not None:
             raise UserError(f"dataset: fit of '{self.recipe_name}' draws its own frames; leave it out.")

@@ -48,7 +48,7 @@ def fit(config: FailurePromptFitConfig) -> dict[str, Any]:
         if not clip.text.strip():
             raise UserError(
                 f"dataset={config.dataset}: clip {clip.name} does not say what was to be done; in a folder of clips, "
-                "the column text of steps.csv says it."
+                "the column text of captions.csv (a line a clip) or of steps.csv says it."
             )
         if clip.label.success is None:
             raise UserError(

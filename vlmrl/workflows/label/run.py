@@ -58,8 +58,8 @@ def store_of(settings: LabelConfig) -> Path:
     if settings.store is not None:
         return Path(settings.store)
     assert settings.run is not None
-    folder = find(settings.run)
-    config = folder.read_config()
+    folder = find(settings.run, make="vlmrl.train env=cartpole agent=dqn reward=vlm_preference judge=human")
+    config = folder.read_config("train", "search")
     # A search has one judge that writes programs and another one that looks at films.
     judge = config.get("rater" if config.get("feedback") == "clips" else "judge") or {}
     path = Path(judge.get("store") or folder.path / "answers.sqlite")

@@ -115,8 +115,9 @@ def recorded(spec: str, camera: str) -> Iterator[Source]:
                 raise UserError(f"dataset={spec}: clip {episode.name or i} has no camera '{own}' (it has: {there}).")
             if not episode.text.strip():
                 raise UserError(
-                    f"dataset={spec}: clip {episode.name or i} does not say what is done in it; LIV learns from "
-                    "sentences. In a folder of clips, the column text of steps.csv says it."
+                    f"dataset={spec}: clip {episode.name or i} does not say what is done in it, which is what "
+                    "is learned here. In a folder of clips, the column text of captions.csv (a line a clip) or of "
+                    "steps.csv says it."
                 )
             yield Source(episode.text, iter(episode.frames[own]))
         except CorruptEpisode as error:

@@ -35,6 +35,7 @@ def fit(config: LivFitConfig) -> dict[str, Any]:
     """
     import torch
 
+    from vlmrl.datasets.base import open_dataset
     from vlmrl.workflows.liv.clips import gather
     from vlmrl.workflows.liv.measure import measure
     from vlmrl.workflows.liv.train import Training, base_encoder, load_base, save
@@ -42,10 +43,12 @@ def fit(config: LivFitConfig) -> dict[str, Any]:
     started = time.monotonic()
     if config.threads:
         torch.set_num_threads(config.threads)
+    base = load_base(config.weights, config.device)
+    if config.dataset is not None:
+        open_dataset(config.dataset)  # what is wrong with it is said before a folder is made
     out = Path(config.out)
     (out / CLIPS).mkdir(parents=True, exist_ok=True)
     claim(config, out / RUN)
-    base = load_base(config.weights, config.device)
     clips = gather(config.dataset, config.clips, config.camera, base.size, out / CLIPS, config.seed, config.progress)
     learned, held_out = split(clips.texts, config.held_out, config.seed)
     before = measure(base_encoder(config.weights, config.device), clips, held_out)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vlmrl.errors import UserError
+from vlmrl.workflows.config.recipes import Recipe
 from vlmrl.workflows.fit_folder import claim
 from vlmrl.workflows.mini.states import archive_path, load_states
 
@@ -19,14 +20,11 @@ FRAMES, IMAGES, RUN = "frames", "images.pt", "run.json"
 HELD_OUT = 1_000_001  # added to a run's seed: no training frame comes from it
 
 
-@dataclass(frozen=True)
-class MiniFitConfig:
-    """Settings of `fit encoder=mini`.
+@dataclass(frozen=True, kw_only=True)
+class MiniFitConfig(Recipe):
+    """Settings of `fit encoder=mini`. Held-out frames come from other seeds than `seed`.
 
     Attributes:
-        out: Folder for weights and figures. A run that was interrupted goes on where it was, if it is started again
-            with the same settings and folder.
-        seed: Seed of everything: frames, weights, order. Held-out frames come from other seeds.
         frames: Number of training frames from the broad distributions of all scenes.
         held_out: Number of held-out frames drawn like the training frames.
         states: Archives of states that agents reached, as `vlmrl.workflows.mini.states` writes them, or names of those
@@ -38,15 +36,10 @@ class MiniFitConfig:
         batch_size: Frames a step of the image tower.
         learning_rate: Highest learning rate of the image tower.
         workers: Processes that render.
-        threads: Threads of torch; 0 leaves them as they are.
-        device: "cpu", "cuda" or "cuda:<n>".
         bf16: Compute the image tower's products in bfloat16: twice as fast where the processor can, slower where it
             cannot.
-        progress: Show progress bars.
     """
 
-    out: str
-    seed: int = 0
     frames: int = 26_000
     held_out: int = 2_600
     states: tuple[str, ...] = ("visited",)
@@ -57,10 +50,7 @@ class MiniFitConfig:
     batch_size: int = 64
     learning_rate: float = 4e-3
     workers: int = 2
-    threads: int = 0
-    device: str = "cpu"
     bf16: bool = True
-    progress: bool = True
 
     def __post_init__(self) -> None:
         for name in ("frames", "held_out", "state_frames", "epochs", "text_steps", "batch_size", "workers"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from vlmrl.datasets.base import ORIGINAL_REWARD, STATE, CorruptEpisode, Dataset, Episode, leaves
 from vlmrl.encoders.store import frame_digest
 from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
-from vlmrl.envs.shaping import PotentialShaping
+from vlmrl.envs.shaping import PotentialShaping, potential_caveat
 from vlmrl.envs.tasks import Task, dense_reward
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import RewardModel, awaits_end, is_learned
@@ -290,6 +291,8 @@ class EpisodeScorer:
         if settings.table and settings.scene.between == "interpolate" and settings.scene.score_every > 1:
             raise UserError("between=interpolate is not for tables: use between=hold.")
         shaping = PotentialShaping(settings.gamma, settings.shaping_weight) if settings.use_as == "potential" else None
+        if shaping is not None and (caveat := potential_caveat(model)):
+            warnings.warn(f"use_as=potential: {caveat}", stacklevel=2)
         scorer = self._service.scorer() if self._service is not None else None
         return LazyRewards(
             model, scorer, shaping=shaping, every=settings.scene.score_every, between=settings.scene.between

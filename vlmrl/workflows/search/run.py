@@ -39,7 +39,8 @@ from vlmrl.workflows.search.clips import Clip, film
 from vlmrl.workflows.search.preferences import Rater
 from vlmrl.workflows.search.screening import Recorded, record_episodes, screen
 from vlmrl.workflows.search.selection import ByClips, BySuccess, Candidate, Score, Selection
-from vlmrl.workflows.train import EVAL_SEED, train
+from vlmrl.workflows.train import train
+from vlmrl.workflows.training import EVAL_SEED
 
 SCREEN_STEPS = 200  # steps of a recorded episode, at most
 SCREEN_SEED = 2_000_000  # of the recorded episodes; no run uses it
@@ -61,21 +62,22 @@ def search(settings: SearchConfig, writer: Writer | None = None) -> dict[str, An
     """
     console = make_console()
     scene = _scene(settings)
-    rater = _rater(settings, console)
     own = writer is None
+    # First, because it is what fails most often, and a rater opens its store in the folder of the search.
+    writer = writer or settings.train.reward.config.writer(settings.train.words, scene)
     try:
-        writer = writer or settings.train.reward.config.writer(settings.train.words, scene)
+        rater = _rater(settings, console)
         try:
             folder = (
                 RunFolder(Path(settings.run_dir)) if settings.train.resume else create(Path(settings.run_dir), settings)
             )
             return _Search(settings, folder, scene, writer, rater, console).run()
         finally:
-            if own:
-                writer.close()
+            if rater is not None:
+                rater.close()
     finally:
-        if rater is not None:
-            rater.close()
+        if own:
+            writer.close()
 
 
 def candidate_id(source: str) -> str:
