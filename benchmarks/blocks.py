@@ -149,7 +149,13 @@ def _count(text: str) -> int:
 
 
 def report(
-    name: str, settings: Mapping[str, Any], goal: float, against: str, comparisons: list[Comparison], out: Path
+    name: str,
+    settings: Mapping[str, Any],
+    goal: float,
+    against: str,
+    comparisons: list[Comparison],
+    out: Path,
+    unit: str = "steps",
 ) -> None:
     """Print a table and write JSON.
 
@@ -160,6 +166,7 @@ def report(
         against: The arm of the first comparison that this is about.
         comparisons: What came out.
         out: The file.
+        unit: What a block is counted in.
     """
     ratio = comparisons[0].ratios[against]
     reached = bool(ratio["interval"][0] >= goal)
@@ -177,7 +184,7 @@ def report(
     table = Table(title=f"{name}, medians of the blocks; ratios with 95 % intervals", box=box.SIMPLE_HEAD)
     table.add_column("compared", no_wrap=True)
     table.add_column("arm", no_wrap=True)
-    table.add_column("steps a second", justify="right")
+    table.add_column(f"{unit} a second", justify="right")
     table.add_column("times as fast", justify="right", no_wrap=True)
     for comparison in comparisons:
         first = next(iter(comparison.per_second))

@@ -14,7 +14,7 @@ from vlmrl.errors import UserError, unknown
 from vlmrl.workflows.evaluate import open_run
 from vlmrl.workflows.rollouts import record_clip
 from vlmrl.workflows.run_folder import RunFolder
-from vlmrl.workflows.train import EVAL_SEED
+from vlmrl.workflows.training import EVAL_SEED
 
 LIMIT = 6_000_000  # bytes of all clips of the gallery: they are in every clone
 EPISODES = 3
