@@ -33,9 +33,9 @@ test-ray: setup opengl  ## install Ray as well and run what needs it: actors, ma
 	$(BIN)/python -m pytest -n 0 -m 'slow or not slow' tests/serving/test_ray.py tests/workflows/serve \
 		tests/workflows/relabel/test_ray_pass.py $(ARGS)
 
-test-judges: setup opengl  ## install transformers as well and run the local judge, on a tiny model that the test makes
-	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev,judges]'
-	$(BIN)/python -m pytest -n 0 tests/judges $(ARGS)
+test-judges: setup opengl  ## install transformers as well: the local judge, and labels from its server, on tiny models
+	$(BIN)/python -m pip install --quiet $(CONSTRAINTS) --editable '.[dev,judges]' 'transformers[serving]'
+	$(BIN)/python -m pytest -n 0 tests/judges tests/reward_models/test_label_servers.py $(ARGS)
 
 test-browser: setup opengl  ## the label page in Chromium; installs it where it is missing, as root on Debian
 	@command -v chromium >/dev/null || [ -n "$$CHROMIUM" ] || { \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 import tomllib
@@ -19,6 +20,7 @@ from vlmrl.judges import JUDGES
 from vlmrl.reward_models import REWARDS
 from vlmrl.serving import SCORERS
 from vlmrl.workflows.config.fit import RECIPES
+from vlmrl.workflows.config.recipes import SHARED
 from vlmrl.workflows.config.train import train_settings
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +78,24 @@ def test_no_file_is_a_hall() -> None:
         if (lines := len(path.read_text().splitlines())) > 600
     }
     assert not long
+
+
+def test_the_picture_of_the_house_is_true() -> None:
+    """Each file and folder of docs/architecture.md lies on the floor where it is drawn, and no room is left out."""
+    package = ROOT / "vlmrl"
+    picture = (ROOT / "docs" / "architecture.md").read_text().split("```")[1]
+    floor, rooms = package, set()
+    for line in picture.splitlines():
+        if re.match(r" {3}\w", line):  # a floor begins here
+            room = re.match(r" {3}(\w+)/", line)
+            floor = package / room[1] if room else package
+        for name in re.findall(r"(?<![\w>])[\w*]+(?:\.py|/)", line):
+            if name.endswith(".py"):
+                assert list(floor.rglob(name)), f"{floor.name}/ has no {name}"
+                continue
+            assert any((place / name).is_dir() for place in (floor, package)), f"{floor.name}/ has no {name}"
+            rooms.add(name.rstrip("/"))
+    assert {path.parent.name for path in package.glob("*/__init__.py")} <= rooms
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.y*ml")), ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -143,7 +163,7 @@ def test_yaml_files_and_registries_list_the_same(group: str, registry: object) -
     + [(f"fit/{name}", RECIPES.load(name)) for name in RECIPES],
 )
 def test_every_setting_is_in_its_yaml_file(path: str, dataclass: type) -> None:
-    shared = {"out", "seed", "device", "threads", "progress", "dataset"} if path.startswith("fit/") else set()
+    shared = SHARED if path.startswith("fit/") else frozenset()
     assert set(comments(f"{path}.yaml")) == {field.name for field in dataclasses.fields(dataclass)} - shared
 
 

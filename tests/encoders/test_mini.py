@@ -86,8 +86,10 @@ def test_refuses_other_environments_unless_told(encoder):
 def test_other_weights_of_the_kind(tmp_path):
     folder = save_tiny(tmp_path / "mine")
     assert MiniConfig(path=str(folder)).build("cpu").name == "mini/mine"
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="^encoder.path: there is no folder .*nothing'"):
         MiniConfig(path=str(tmp_path / "nothing")).build("cpu")
+    with pytest.raises(UserError, match="^encoder.path: .* holds no open_clip_config.json"):
+        MiniConfig(path=str(tmp_path)).build("cpu")
 
 
 def test_tells_poses_apart(encoder):

@@ -16,11 +16,15 @@ import pytest
 import yaml
 
 import vlmrl
+from vlmrl.commands import compose, plain
 from vlmrl.envs.crafter_game import Game, OrderedSet
 from vlmrl.envs.crafter_noise import noise3
 from vlmrl.envs.crafter_text import ACHIEVEMENTS, ITEMS, MATERIALS, events, surroundings
+from vlmrl.envs.make import make_vec_env
 from vlmrl.envs.tasks import PREDICATES, dense_reward, holds
 from vlmrl.errors import UserError
+from vlmrl.workflows.build import build_parts
+from vlmrl.workflows.config.train import train_settings
 
 ID = "vlmrl/Crafter-v0"
 CONFIGS = Path(vlmrl.__file__).parent / "configs"
@@ -236,3 +240,25 @@ def test_pictures_as_observations() -> None:
     env = make(observation="picture")
     observation, _ = env.reset(seed=2)
     assert env.observation_space.contains(observation) and observation.shape == (64, 64, 3)
+
+
+def test_a_worker_plays_what_one_process_plays_and_is_rewarded_for_it_alike() -> None:
+    """Environment 0 alone in this process, and as one of two in processes of their own, by the video reward."""
+    settings = train_settings(plain(compose("train", ["env=crafter", "reward=clip4mc", "reward.kind=probability"])))
+    parts = build_parts(settings, "cpu")
+    found = []
+    for n in (1, 2):
+        rewards = parts.rewards(n_envs=n)
+        env = make_vec_env(parts.env, rewards, n, seed=3)
+        try:
+            env.reset()
+            keys = []
+            for t in range(20):
+                env.step(np.full(n, (1, 3, 5)[t % 3]))
+                keys.append(env.keys[:1].copy())
+            found.append(rewards.fill(np.concatenate(keys)))
+        finally:
+            env.close()
+    parts.close()
+    assert np.ptp(found[0]) > 0
+    np.testing.assert_allclose(found[1], found[0], atol=1e-5)

@@ -25,7 +25,7 @@ class LabelServer:
     Attributes:
         url: Address for `base_url`.
         mode: "fair"; "broken" always 500; "silent" never answers; "babble" writes no label; "babble once" does so
-            for the first answer about each text.
+            for the first answer about each text; "empty" writes nothing, and counts no token.
         latency: Seconds that an answer takes.
         texts: How often each text was asked about; of a pair both together.
         under_way, most: Requests now, and the most at the same time so far.
@@ -81,7 +81,7 @@ def _app(server: LabelServer) -> FastAPI:
             server.under_way -= 1
         if server.mode == "broken":
             return JSONResponse({"error": {"message": "out of order"}}, 500)
-        content, chances = reply(prompt, text)
+        content, chances = ("", {}) if server.mode == "empty" else reply(prompt, text)
         tops = [{"token": word, "logprob": math.log(chance), "bytes": None} for word, chance in chances.items()]
         choice: dict[str, Any] = {
             "index": 0,
@@ -97,7 +97,7 @@ def _app(server: LabelServer) -> FastAPI:
                 "created": 0,
                 "model": "labeller",
                 "choices": [choice],
-                "usage": {"prompt_tokens": 100, "completion_tokens": 1, "total_tokens": 101},
+                "usage": {"prompt_tokens": 100, "completion_tokens": int(bool(content)), "total_tokens": 101},
             }
         )
 

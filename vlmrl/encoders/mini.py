@@ -73,7 +73,12 @@ class MiniEncoder(OpenClipEncoder):
     card_envs: tuple[str, ...] = CARD_ENVS
 
     def __init__(self, config: MiniConfig, device: str = "cpu"):
+        from vlmrl.encoders.open_clip_files import CONFIG_NAME
+
         folder = Path(config.path) if config.path else self.weights
+        if not (folder / CONFIG_NAME).is_file():
+            there = f"'{folder}' holds no {CONFIG_NAME}" if folder.is_dir() else f"there is no folder '{folder}'"
+            raise UserError(f"encoder.path: {there}. Give a folder that vlmrl.fit wrote, or leave encoder.path away.")
         super().__init__(
             OpenClipConfig(model=f"local-dir:{folder}", precision=config.precision, batch_size=config.batch_size),
             device,
