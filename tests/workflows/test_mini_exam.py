@@ -103,8 +103,19 @@ def test_another_archive_is_refused(tmp_path, monkeypatch):
         exam.take_exam(Oracle(True), progress=False)
 
 
-def test_states_of_agents_are_judged(monkeypatch):
-    monkeypatch.setattr(exam, "pictures", lambda env, states, size: np.zeros((len(states), 8, 8, 3), dtype=np.uint8))
-    figures = exam.on_visited(Oracle(True), "visited", n=400)
-    assert {"kneeling", "standing"} <= set(figures)
-    assert all(row["auroc"] == 0.5 and row["true"] >= 20 for row in figures.values())  # a constant tells nothing
+@pytest.mark.parametrize(("right", "sign"), [(True, 1), (False, -1)])
+def test_states_of_agents_are_judged(monkeypatch, right, sign):
+    def painted(env, states, size):
+        """Give a pose's ground truth as the brightness of a picture that the oracle reads."""
+        judge, frames = exam.Judge(), np.zeros((len(states), 8, 8, 3), dtype=np.uint8)
+        degrees = [exam.dense_reward(judge.conditions("humanoid/kneeling", state)) for state in states]
+        judge.close()
+        frames[:, 0, 0, 0] = np.floor(255 * np.array(degrees))  # 255 where it holds, and there alone
+        return frames
+
+    monkeypatch.setattr(exam, "pictures", painted)
+    figures = exam.on_visited(Oracle(right), "visited", n=400)
+    assert tuple(figures) == exam.SEEN_POSES
+    assert figures["kneeling"]["auroc"] == (1.0 if right else 0.0) and figures["kneeling"]["true"] >= 20
+    assert sign * figures["kneeling"]["rank"] > 0.99  # brightness has fewer steps than the truth
+    assert figures["lotus"]["auroc"] is None and figures["lotus"]["true"] < 20

@@ -28,9 +28,9 @@ from tqdm import tqdm
 from vlmrl.encoders.base import Encoder
 from vlmrl.envs.humanoid import Humanoid
 from vlmrl.envs.humanoid_poses import NEGATIVE, POSITIVE, Pose, joint_angles, put
-from vlmrl.envs.tasks import PREDICATES, Condition, holds
+from vlmrl.envs.tasks import PREDICATES, Condition, dense_reward, holds
 from vlmrl.errors import UserError
-from vlmrl.stats import auroc
+from vlmrl.stats import auroc, spearman
 from vlmrl.workflows.mini.scenes import SCENES
 from vlmrl.workflows.mini.states import DATA, load_states, visited_episodes
 
@@ -134,7 +134,7 @@ def take_exam(encoder: Encoder, progress: bool = True) -> dict[str, Any]:
     return {"sha256": digest, "tasks": tasks, "summary": _summary(tasks)}
 
 
-def on_visited(encoder: Encoder, archive: str | Path, n: int = 1_500) -> dict[str, dict[str, float]]:
+def on_visited(encoder: Encoder, archive: str | Path, n: int = 1_500) -> dict[str, dict[str, float | None]]:
     """Measure an encoder on the held-out states that agents visited: what an adversarial round is about.
 
     Args:
@@ -143,19 +143,27 @@ def on_visited(encoder: Encoder, archive: str | Path, n: int = 1_500) -> dict[st
         n: Number of states, drawn from the held-out part; all of them where there are fewer.
 
     Returns:
-        {pose: {"auroc" of the task's own goal, "true": number of states in which the predicate holds}}, of those seen
-        poses that at least 20 states show and 20 do not.
+        {pose: {"rank": Spearman's correlation of the cosine with the task's own goal and the task's dense ground truth
+        (`tasks.dense_reward`), NaN where that does not vary; "true": number of states in which the predicate holds;
+        "auroc" of the cosine, where at least 20 states fulfil the predicate and 20 do not, else None}}, of the seen
+        poses.
     """
     held_out = load_states(archive, "held out")
     rng = np.random.default_rng(0)
     states = held_out[np.sort(rng.permutation(len(held_out))[:n])]
     embeddings = encoder.encode_images(pictures("humanoid", states, encoder.image_size[0]))
-    judge, figures = Judge(), {}
+    judge = Judge()
+    figures: dict[str, dict[str, float | None]] = {}
     for pose in SEEN_POSES:
-        true = np.array([judge.kind(f"humanoid/{pose}", state) == 0 for state in states])
-        if min(true.sum(), (~true).sum()) >= 20:
-            scores = embeddings @ encoder.encode_texts([task_goal(pose)])[0]
-            figures[pose] = {"auroc": float(auroc(scores, true)[0]), "true": int(true.sum())}
+        conditions = [judge.conditions(f"humanoid/{pose}", state) for state in states]
+        scores = embeddings @ encoder.encode_texts([task_goal(pose)])[0]
+        true = np.array([holds(found) for found in conditions])
+        enough = min(true.sum(), (~true).sum()) >= 20
+        figures[pose] = {
+            "rank": spearman(scores, np.array([dense_reward(found) for found in conditions])),
+            "true": int(true.sum()),
+            "auroc": float(auroc(scores, true)[0]) if enough else None,
+        }
     judge.close()
     return figures
 
@@ -382,8 +390,10 @@ def main() -> None:
         given.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     print(table(figures))
     for archive, poses in figures["visited"].items():
-        row = ", ".join(f"{pose} {row['auroc']:.3f} ({row['true']:.0f} true)" for pose, row in poses.items())
-        print(f"held-out states of '{archive}': {row}")
+        print(f"\nheld-out states of '{archive}'\n{'pose':12s} {'rank':>6s} {'AUROC':>6s} {'true':>5s}")
+        for pose, row in poses.items():
+            area = f"{'-':>6s}" if row["auroc"] is None else f"{row['auroc']:6.3f}"
+            print(f"{pose:12s} {row['rank']:6.3f} {area} {row['true']:5d}")
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ class MiniFitConfig(Recipe):
 
     frames: int = 26_000
     held_out: int = 2_600
-    states: tuple[str, ...] = ("visited",)
-    state_frames: int = 5_000
+    states: tuple[str, ...] = ("visited", "visited2")
+    state_frames: int = 10_000
     tower: str = "test_resnet"
-    epochs: int = 12
+    epochs: int = 16
     text_steps: int = 2_000
     batch_size: int = 64
     learning_rate: float = 4e-3
