@@ -1,7 +1,7 @@
 """Servers of language models on loopback, where they are installed: vLLM's, and the one of transformers.
 
 That of transformers takes `pip install 'vlmrl[judges]' 'transformers[serving]'`; vLLM's is there if its program `vllm`
-is beside this Python or on PATH.
+is beside this Python or on PATH: it pins a torch, so it wants an environment of its own.
 """
 
 from __future__ import annotations
@@ -56,7 +56,12 @@ def _transformers_missing() -> str:
     return f"needs {', '.join(missing)}: make test-judges" if missing else ""
 
 
+def _vllm_missing() -> str:
+    return "" if _program("vllm") else "needs vLLM's program vllm, which is neither beside this Python nor on PATH"
+
+
 def _vllm(folder: Path, port: int) -> list[str]:
+    # Eager and in float32: the model is tiny, and the machine may have no GPU.
     lean = ["--enforce-eager", "--dtype", "float32", "--max-model-len", str(LONGEST), "--max-num-seqs", "64"]
     return [_program("vllm"), "serve", str(folder), "--port", str(port), "--host", "127.0.0.1", *lean]
 
@@ -70,7 +75,7 @@ def _transformers(folder: Path, port: int) -> list[str]:
 
 
 KINDS = {
-    "vllm": Kind(lambda: "" if _program("vllm") else "needs vllm on PATH", _vllm, "structured_outputs", True),
+    "vllm": Kind(_vllm_missing, _vllm, "structured_outputs", True),
     "transformers": Kind(_transformers_missing, _transformers, "words", False),
 }
 
@@ -87,8 +92,10 @@ def serving(kind: str, folder: Path) -> Iterator[str]:
         Its address, as `judge.base_url` takes it.
 
     Raises:
-        RuntimeError: It ended, or was not there in time; with the end of what it printed.
+        RuntimeError: It cannot be started here, it ended, or was not there in time; with the end of what it printed.
     """
+    if missing := KINDS[kind].missing():
+        raise RuntimeError(f"The server '{kind}' cannot be started: it {missing}.")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -220,13 +220,21 @@ def fill_docs(result: dict[str, Any]) -> None:
         ValueError: The page has lost its marks.
     """
     kind = "gpu" if result["machine"]["gpu"] else "cpu"
-    page = DOCS / "performance.md"
-    begin, end = f"<!-- {kind}: written by benchmarks.reward_pipeline -->\n", f"<!-- {kind}: end -->"
+    marks = f"<!-- {kind}: written by benchmarks.reward_pipeline -->\n", f"<!-- {kind}: end -->"
+    image = f"images/reward_pipeline_{kind}.svg"
+    fill_page(DOCS / "performance.md", marks, f"![Steps a second of each arm]({image})\n\n{tables(result)}")
+    (DOCS / image).write_text(picture(result))
+
+
+def fill_page(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Write a text between two marks of a page, in place of what is there.
+
+    Raises:
+        ValueError: The page has lost its marks.
+    """
+    begin, end = marks
     before, found, rest = page.read_text().partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:
         raise ValueError(f"{page} has lost its marks '{begin.strip()}' and '{end}'.")
-    image = f"images/reward_pipeline_{kind}.svg"
-    (DOCS / image).write_text(picture(result))
-    body = f"\n![Steps a second of each arm]({image})\n\n{tables(result)}\n\n"
-    page.write_text(f"{before}{begin}{body}{end}{after}")
+    page.write_text(f"{before}{begin}\n{text}\n\n{end}{after}")

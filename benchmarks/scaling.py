@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from benchmarks.pipeline_report import DOCS
+from benchmarks.pipeline_report import DOCS, fill_page
 
 GPUS = (1, 2, 4, 8, 16, 32, 64)
 FRAME_BYTES = 224 * 224 * 3
-BEGIN, END = "<!-- written by benchmarks.scaling -->\n", "<!-- end -->"
+MARKS = "<!-- written by benchmarks.scaling -->\n", "<!-- end -->"
 
 
 @dataclass(frozen=True)
@@ -178,20 +178,6 @@ def tables(constants: dict[str, Constant]) -> str:
     return "\n".join(lines)
 
 
-def fill_docs(text: str) -> None:
-    """Write the tables between their marks in docs/scaling.md.
-
-    Raises:
-        ValueError: The page has lost its marks.
-    """
-    page = DOCS / "scaling.md"
-    before, found, rest = page.read_text().partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not found or not closed:
-        raise ValueError(f"{page} has lost its marks '{BEGIN.strip()}' and '{END}'.")
-    page.write_text(f"{before}{BEGIN}\n{text}\n\n{END}{after}")
-
-
 def main() -> None:
     """Compute, print, write."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -204,7 +190,7 @@ def main() -> None:
     text = tables(constants)
     Console().print(text, markup=False, soft_wrap=True)
     if settings.docs:
-        fill_docs(text)
+        fill_page(DOCS / "scaling.md", MARKS, text)
 
 
 if __name__ == "__main__":

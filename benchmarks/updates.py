@@ -22,7 +22,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.blocks import Arm, Block, Comparison, compare, parser
-from benchmarks.pipeline_report import DOCS, figure
+from benchmarks.pipeline_report import DOCS, figure, fill_page
 from benchmarks.reward_pipeline import machine
 from vlmrl.workflows.run_folder import versions
 
@@ -36,7 +36,7 @@ CURVE_STEPS, CURVE_EVERY = 5000, 1000  # of the pendulum
 # Small networks do for a pendulum; CrossQ's critics are still wider than its actor.
 CURVE_SETTINGS = {"batch_size": 64, "learning_starts": 500, "learning_rate": 1e-3, "net_arch": [64, 64]}
 CURVE_SETTINGS |= {"critic_arch": [256, 256]}
-BEGIN, END = "<!-- updates: written by benchmarks.updates -->\n", "<!-- updates: end -->"
+MARKS = "<!-- updates: written by benchmarks.updates -->\n", "<!-- updates: end -->"
 
 
 class Noise(gym.Env):
@@ -145,7 +145,7 @@ def main() -> None:
         settings.out.write_text(json.dumps(result, indent=2) + "\n")
     Console().print(tables(result), markup=False, soft_wrap=True)
     if settings.docs:
-        fill_docs(result)
+        fill_page(DOCS / "performance.md", MARKS, tables(result))
 
 
 def measure(settings: Any) -> dict[str, Any]:
@@ -205,20 +205,6 @@ def tables(result: dict[str, Any]) -> str:
             returns = np.array([curve["returns"] for curve in mine if curve["arm"] == arm])
             lines.append(f"| {arm} | " + " | ".join(str(figure(column)) for column in returns.T) + " |")
     return "\n".join(lines)
-
-
-def fill_docs(result: dict[str, Any]) -> None:
-    """Write the tables between their marks in docs/performance.md.
-
-    Raises:
-        ValueError: The page has lost its marks.
-    """
-    page = DOCS / "performance.md"
-    before, found, rest = page.read_text().partition(BEGIN)
-    _, closed, after = rest.partition(END)
-    if not found or not closed:
-        raise ValueError(f"{page} has lost its marks '{BEGIN.strip()}' and '{END}'.")
-    page.write_text(f"{before}{BEGIN}\n{tables(result)}\n\n{END}{after}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
     python examples/own_environment.py --pretrained laion2b_s34b_b79k --goal 'a red dot in the top right corner'
 
-Without `--pretrained` the embedded encoder looks. It was made for the suite's own environments: the code runs, but its
-rewards say nothing about dots.
+`--model local-dir:<folder>` takes weights of your own. Without any, the embedded encoder looks. It was made for the
+suite's own environments: the code runs, and warns that its rewards say nothing about dots.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from vlmrl.reward_models.clip import ClipReward
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--goal", default="a red dot in the top right corner")
-parser.add_argument("--model", default="ViT-B-32", help="an open_clip model, for --pretrained")
-parser.add_argument("--pretrained", help="a tag of open_clip, or a weights file")
+parser.add_argument("--model", help="an open_clip model; ViT-B-32 where only --pretrained is given")
+parser.add_argument("--pretrained", default="", help="a tag of open_clip, or a weights file")
 parser.add_argument("--steps", type=int, default=200)
 parser.add_argument("--seed", type=int, default=0)
 
@@ -62,7 +62,9 @@ def main() -> None:
     """Push the dot about at random, and say where the model liked it best and least."""
     args = parser.parse_args()
     torch.set_num_threads(1)
-    encoder = OpenClipConfig(args.model, args.pretrained).build("cpu") if args.pretrained else None
+    encoder = None
+    if args.model or args.pretrained:
+        encoder = OpenClipConfig(args.model or "ViT-B-32", args.pretrained).build("cpu")
     env = ModelRewardWrapper(Dot(), ClipReward(args.goal, encoder=encoder))
 
     env.reset(seed=args.seed)

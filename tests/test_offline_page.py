@@ -72,11 +72,3 @@ def test_from_clips_to_a_policy(way: int, tmp_path: Path) -> None:
     folder = (tmp_path / "runs" / "last").resolve()
     assert (folder / "model.zip").is_file()
     assert json.loads((folder / "result.json").read_text())["steps"] == 64
-
-
-def test_every_key_on_the_page_is_one(capsys: pytest.CaptureFixture[str]) -> None:
-    from vlmrl.commands import compose, for_hydra
-
-    for line in re.findall(r"^python -m vlmrl\.(.*)$", PAGE, flags=re.MULTILINE):
-        name, *arguments = shlex.split(line.partition("  #")[0])
-        compose(name, for_hydra(arguments))

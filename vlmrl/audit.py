@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from vlmrl.commands import run_command
+from vlmrl.commands import given_keys, run_command
 
 if TYPE_CHECKING:
     from vlmrl.workflows.config.audit import AuditConfig
@@ -31,7 +31,7 @@ trained on it.
 def main() -> None:
     """Run the command."""
     OmegaConf.register_new_resolver("audited", _audited, replace=True)
-    given = [argument.partition("=")[0].lstrip("+~") for argument in sys.argv[1:] if "=" in argument]
+    given = given_keys(sys.argv[1:])
     run_command("audit", EXAMPLES, lambda values: _settings(values, given), _work)
 
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vlmrl.commands import run_command
+from vlmrl.commands import given_keys, run_command
 
 if TYPE_CHECKING:
     from vlmrl.workflows.config.collect import CollectConfig
@@ -24,7 +24,7 @@ Record episodes of policies: observations, actions, the truth, simulator state, 
 
 def main() -> None:
     """Run the command."""
-    given = [argument.partition("=")[0].lstrip("+~") for argument in sys.argv[1:] if "=" in argument]
+    given = given_keys(sys.argv[1:])
     run_command("collect", EXAMPLES, lambda values: _settings(values, given), _work)
 
 

@@ -32,11 +32,11 @@ def help_text(name: str, examples: str, config: DictConfig) -> str:
     lines = [examples.strip(), ""]
     if listed:
         lines += ["Choices, given as group=choice:"]
-        lines += [_columns(f"{group}={name}", text) for group, names in listed.items() for name, text in names.items()]
+        lines += [columns(f"{group}={name}", text) for group, names in listed.items() for name, text in names.items()]
         lines += [""]
     lines += ["Keys, given as key=value:"]
     lines += [
-        _columns(_shown(key, config[key]), meaning) for key, meaning in own_and_inherited(name).items() if key in config
+        columns(_shown(key, config[key]), meaning) for key, meaning in own_and_inherited(name).items() if key in config
     ]
     for group in groups:
         chosen = config[group].name
@@ -44,7 +44,7 @@ def help_text(name: str, examples: str, config: DictConfig) -> str:
         if meanings:
             lines += ["", f"Keys of {group} ({chosen}):"]
             lines += [
-                _columns(_shown(f"{group}.{key}", config[group][key]), meaning) for key, meaning in meanings.items()
+                columns(_shown(f"{group}.{key}", config[group][key]), meaning) for key, meaning in meanings.items()
             ]
     lines += [
         "",
@@ -83,7 +83,8 @@ def _title(text: str) -> str:
     return next(line for line in text.splitlines() if not line.startswith("# @package")).removeprefix("# ")
 
 
-def _columns(left: str, right: str) -> str:
+def columns(left: str, right: str) -> str:
+    """Lay out a line of help: what to type, and what it means."""
     return f"  {left:<36}  {right}"
 
 

@@ -23,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -31,7 +32,8 @@ from vlmrl.errors import UserError, unknown
 
 CONFIGS = "vlmrl.configs"
 SENTENCES = ("goal", "baseline", "task.goal", "task.baseline")
-FREE = ("env.kwargs", "judge.automatic.", "judge.extra_body.")  # keys that the yaml files do not list
+# Keys that the yaml files do not list.
+FREE = ("env.kwargs", "judge.automatic.", "judge.extra_body.", "rater.automatic.", "rater.extra_body.")
 
 C = TypeVar("C")
 
@@ -51,7 +53,7 @@ def run_command(
     try:
         flags, arguments = _parse(sys.argv[1:])
         if flags.help:
-            print(help_text(name, examples, compose(name, arguments, flags.config_dir)))
+            _print(help_text(name, examples, compose(name, arguments, flags.config_dir)))
             return
         arguments = for_hydra(arguments, flags.multirun)
         if not (flags.shell_completion or flags.hydra_help):
@@ -66,14 +68,32 @@ def run_command(
 
     @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=name)
     def job(config: DictConfig) -> None:
-        folder = Path(HydraConfig.get().runtime.output_dir)
+        run = HydraConfig.get()
+        folder = Path(run.runtime.output_dir)
+        if run.mode is RunMode.MULTIRUN:
+            # Hydra's note on the sweep lies where all sweeps lie, each writing over the last; the jobs have their own.
+            Path(run.sweep.dir, "multirun.yaml").unlink(missing_ok=True)
         try:
-            with _removed_if_unused(folder, HydraConfig.get().output_subdir, standing):
+            with _removed_if_unused(folder, run.output_subdir, standing):
                 workflow(settings({**plain(config), "run_dir": str(folder)}))
         except UserError as error:
             fail(error)
 
     job()
+
+
+def _print(text: str) -> None:
+    """Print, to a reader that may stop reading: `--help | head`."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
+
+
+def given_keys(arguments: Iterable[str]) -> list[str]:
+    """Return the keys that arguments name, such as "env" and "agent.gamma", without Hydra's marks before them."""
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    return [override.partition("=")[0].lstrip("+~") for override in overrides]
 
 
 def fail(error: UserError) -> NoReturn:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vlmrl.commands import compose, for_hydra, plain, run_command
+from vlmrl.commands import compose, for_hydra, given_keys, plain, run_command
 from vlmrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ them is better. Or read the outcomes of trials that were run elsewhere, on real 
 
 def main() -> None:
     """Run the command."""
-    given = [_key(argument) for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    given = given_keys(sys.argv[1:])
     run_command("evaluate", EXAMPLES, lambda values: _settings(values, given), _work)
 
 
@@ -54,7 +54,7 @@ def evaluate(policies: Mapping[str, Any], *overrides: str) -> dict[str, Episodes
     """
     from vlmrl.workflows.evaluate import evaluate as workflow
 
-    if any(_key(override) == "trials" for override in overrides):
+    if "trials" in given_keys(overrides):
         raise UserError(
             "trials= are outcomes that were written down; policies of a program are measured. Leave it out."
         )
@@ -62,11 +62,7 @@ def evaluate(policies: Mapping[str, Any], *overrides: str) -> dict[str, Episodes
     named = values["policy"] or []
     values["policy"] = [*([named] if isinstance(named, str) else named), *policies]
     values["run_dir"] = str(Path(values["run_dir"], "evaluate", f"{datetime.now():%Y-%m-%d_%H-%M-%S-%f}").absolute())
-    return workflow(_settings(values, [_key(override) for override in overrides]), policies)
-
-
-def _key(override: str) -> str:
-    return override.partition("=")[0].lstrip("+~")
+    return workflow(_settings(values, given_keys(overrides)), policies)
 
 
 def _settings(values: Mapping[str, Any], given: Iterable[str]) -> EvaluateConfig:

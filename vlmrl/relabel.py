@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vlmrl.commands import run_command
+from vlmrl.commands import given_keys, run_command
 
 if TYPE_CHECKING:
     from vlmrl.workflows.config.relabel import RelabelConfig
@@ -24,7 +24,7 @@ Give recorded data rewards: a new dataset with them, or a table of them. Killed 
 
 def main() -> None:
     """Run the command."""
-    given = [argument.partition("=")[0].lstrip("+~") for argument in sys.argv[1:] if "=" in argument]
+    given = given_keys(sys.argv[1:])
     run_command("relabel", EXAMPLES, lambda values: _settings(values, given), _work)
 
 

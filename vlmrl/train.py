@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vlmrl.commands import run_command
+from vlmrl.commands import given_keys, run_command
 
 if TYPE_CHECKING:
     from vlmrl.workflows.config.train import TrainConfig
@@ -26,9 +26,7 @@ Train an agent on a reward in words.
 
 def main() -> None:
     """Run the command."""
-    given = [
-        argument.partition("=")[0] for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")
-    ]
+    given = given_keys(sys.argv[1:])
     if "resume" in given:
         # Hydra's own notes on this command would overwrite those of the run.
         sys.argv += ["hydra.output_subdir=null", "hydra.run.dir=."]

@@ -90,7 +90,7 @@ def _film(folder: RunFolder, clip: Path, videos: Path) -> None:
         film = Path(draft, "clip.mp4")
         try:
             policies = {"untrained": untrained, "trained": trained}
-            record_clip(policies, parts.env, film, EPISODES, settings.seed + EVAL_SEED, SIZE)
+            record_clip(policies, parts.env, film, EPISODES, settings.seed + EVAL_SEED, settings.video_length, SIZE)
         finally:
             parts.close()
         others = sum(path.stat().st_size for path in videos.glob("gallery*") if path != clip)

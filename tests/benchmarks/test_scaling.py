@@ -50,13 +50,14 @@ def test_measured_figures_take_the_place_of_published_ones_and_say_so() -> None:
 
 
 def test_the_page_is_what_the_script_writes(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    page = tmp_path / "scaling.md"
-    page.write_text(f"before\n{scaling.BEGIN}old\n{scaling.END}\nafter\n")
+    page, (begin, end) = tmp_path / "scaling.md", scaling.MARKS
+    page.write_text(f"before\n{begin}old\n{end}\nafter\n")
     monkeypatch.setattr(scaling, "DOCS", tmp_path)
-    scaling.fill_docs("new")
-    assert page.read_text() == f"before\n{scaling.BEGIN}\nnew\n\n{scaling.END}\nafter\n"
+    monkeypatch.setattr("sys.argv", ["scaling", "--docs"])
+    scaling.main()
+    assert page.read_text() == f"before\n{begin}\n{scaling.tables(CONSTANTS)}\n\n{end}\nafter\n"
     page.write_text("no marks")
     with pytest.raises(ValueError, match="has lost its marks"):
-        scaling.fill_docs("new")
+        scaling.main()
     real = (scaling.Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
     assert all(model.name in real for model in MODELS)

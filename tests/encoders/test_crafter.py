@@ -28,7 +28,7 @@ def encoder() -> CrafterEncoder:
 def test_it_is_for_crafter_alone(encoder: CrafterEncoder) -> None:
     encoder.check_env("crafter")
     assert encoder.name == "crafter" and encoder.image_size == (64, 64)
-    with pytest.raises(UserError, match=r"crafter has only seen crafter, and this environment is 'humanoid'"):
+    with pytest.raises(UserError, match=r"crafter has only seen crafter, and this is 'humanoid'"):
         encoder.check_env("humanoid")
     CrafterConfig(any_env=True).build("cpu").check_env("humanoid")
 

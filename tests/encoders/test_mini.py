@@ -76,9 +76,7 @@ def test_refuses_other_environments_unless_told(encoder):
     assert set(CARD_ENVS) <= configs
     for env in CARD_ENVS:
         encoder.check_env(env)
-    with pytest.raises(
-        UserError, match="only seen ant, .*, walker2d, and this environment is 'gym'.*encoder.any_env=true"
-    ):
+    with pytest.raises(UserError, match="only seen ant, .*, walker2d, and this is 'gym'.*encoder.any_env=true"):
         encoder.check_env("gym")
     MiniConfig(any_env=True).build("cpu").check_env("gym")
 

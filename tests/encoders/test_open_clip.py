@@ -138,6 +138,11 @@ def test_unknown_model_suggests():
         OpenClipConfig("ViT-H14", "laion2b_s32b_b79k").build("cpu")
 
 
+def test_a_folder_is_told_how_to_be_called(tmp_path):
+    with pytest.raises(UserError, match=f"is a folder; say so: encoder.model=local-dir:{tmp_path}"):
+        OpenClipConfig(str(tmp_path)).build("cpu")
+
+
 def test_unknown_tag_lists_the_models_tags():
     with pytest.raises(UserError, match="Unknown pretrained tag of ViT-H-14 'laion2b'.*Available: .*laion2b_s32b_b79k"):
         OpenClipConfig("ViT-H-14", "laion2b").build("cpu")

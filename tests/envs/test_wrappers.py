@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -104,3 +107,30 @@ def test_the_model_is_taken_as_it_is_and_not_copied() -> None:
     model = ClipReward("bright", encoder=Uncopied())
     env = ModelRewardWrapper(PointEnv(), model)
     assert env._saved_kwargs["model"] is model
+
+
+class PosesOnly(BrightnessEncoder):
+    """Was made for one environment, and says so."""
+
+    def check_env(self, env: str) -> None:
+        if env != "humanoid":
+            raise UserError(f"has only seen humanoid, and this environment is '{env}'.")
+
+
+@pytest.mark.parametrize(
+    ("make", "warned"),
+    [
+        (PointEnv, "has only seen humanoid, and this environment is 'PointEnv'.*any_env=True"),
+        (lambda: gym.make("CartPole-v1", render_mode="rgb_array"), "this environment is 'CartPole-v1'"),
+        (lambda: gym.make("vlmrl/CartPole-v0", render_mode="rgb_array"), "this environment is 'cartpole'"),
+        (lambda: gym.make("vlmrl/Humanoid-v0", render_mode="rgb_array"), None),
+    ],
+)
+def test_pictures_that_the_encoder_was_not_made_for_are_warned_of(make: Any, warned: str | None) -> None:
+    model = ClipReward("bright", encoder=PosesOnly())
+    if warned is None:
+        with warnings.catch_warnings(category=UserWarning, action="error"):
+            ModelRewardWrapper(make(), model)
+        return
+    with pytest.warns(UserWarning, match=warned):
+        ModelRewardWrapper(make(), model)

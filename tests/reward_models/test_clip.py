@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.toys import BrightnessEncoder
+from vlmrl.encoders.open_clip import OpenClipConfig
 from vlmrl.errors import UserError
 from vlmrl.reward_models.clip import ClipReward, goal_baseline_reward
 from vlmrl.reward_models.clip_contrastive import ClipContrastiveReward
@@ -110,3 +111,9 @@ def test_an_unknown_way_to_combine_views_is_refused() -> None:
     rows = Rows(np.array([1]), {"embeddings": {"a": encoder.encode_images(np.zeros((1, 8, 8, 3), np.uint8))}})
     with pytest.raises(UserError, match="Did you mean 'mean'"):
         ClipReward("bright", encoder=encoder, views="men")(rows)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("encoder", ["ViT-B-32", OpenClipConfig("ViT-B-32", "openai")])
+def test_a_name_or_settings_are_no_encoder(encoder: Any) -> None:
+    with pytest.raises(UserError, match=r"is no encoder. Give one that is built, such as OpenClipConfig"):
+        ClipReward("bright", encoder=encoder)

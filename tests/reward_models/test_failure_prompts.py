@@ -82,7 +82,7 @@ def test_prompts_belong_to_their_encoder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="takes one sentence"):
         config.build(Words(("bright", "light")), BrightnessEncoder())
     FailurePrompts(("bright",), prompts.failures, 0.1, 1, "another").save(path)
-    with pytest.raises(UserError, match="learned with another encoder than brightness"):
+    with pytest.raises(UserError, match="made with another encoder than brightness"):
         config.build(Words(("bright",)), BrightnessEncoder())
     path.write_text("no")
     with pytest.raises(UserError, match="holds no prompts"):

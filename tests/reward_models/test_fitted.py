@@ -11,8 +11,12 @@ from vlmrl.errors import UserError
 from vlmrl.reward_models.fitted import read_fitted
 
 
+class Mini:
+    name, fingerprint = "mini", "mini"
+
+
 def read(path: str) -> dict[str, np.ndarray]:
-    return read_fitted("reward.steps", path, "steps", ("chosen", "encoder"), "Make it anew.")
+    return read_fitted("reward.steps", path, "steps", ("chosen",), "Make it anew.", Mini())  # type: ignore[arg-type]
 
 
 def test_arrays_come_back_by_name(tmp_path: Path) -> None:
@@ -23,7 +27,10 @@ def test_arrays_come_back_by_name(tmp_path: Path) -> None:
     assert found["chosen"].tolist() == [0, 1, 2] and str(found["encoder"]) == "mini"
 
 
-def test_a_file_must_be_named_and_there(tmp_path: Path) -> None:
+def test_a_file_must_be_named_and_there_and_of_this_encoder(tmp_path: Path) -> None:
+    np.savez(tmp_path / "steps.npz", chosen=np.arange(3), encoder="another")
+    with pytest.raises(UserError, match="steps.npz' was made with another encoder than mini. .* Make it anew.$"):
+        read(str(tmp_path / "steps.npz"))
     with pytest.raises(UserError, match="^reward.steps: it must name a file. Make it anew.$"):
         read("")
     with pytest.raises(UserError, match="^reward.steps: there is no file 'nowhere.npz'. Make it anew.$"):

@@ -233,7 +233,7 @@ def test_what_was_learned_is_saved_and_read(variant: Any, tmp_path: Path) -> Non
     other: Any = "retrieval" if variant != "retrieval" else "ranking"
     with pytest.raises(UserError, match=f"reward.variant={variant}"):
         OniConfig(variant=other, weights=str(tmp_path / "reward_model.safetensors")).build(None, None)
-    with pytest.raises(UserError, match="holds no reward that was learned from labels"):
+    with pytest.raises(UserError, match="holds no reward model that was learned from labels"):
         OniConfig(weights=str(tmp_path / "nothing")).build(None, None)
 
 

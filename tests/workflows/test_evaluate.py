@@ -34,7 +34,7 @@ from vlmrl.workflows.policies import (
     load_zip,
     open_policy,
 )
-from vlmrl.workflows.rollouts import Episodes, RandomPolicy, record_grid, run_episodes
+from vlmrl.workflows.rollouts import Episodes, RandomPolicy, record_clip, record_grid, run_episodes
 
 CARTPOLE = ["env=cartpole", "reward=ground_truth", "progress_bar=false", "threads=1", "device=cpu", "n_envs=2"]
 BOX = gym.spaces.Box(-2, 2, (1,), np.float32)
@@ -295,7 +295,7 @@ def test_a_grid_has_a_column_a_policy_and_a_row_a_start(tmp_path: Path) -> None:
     space = gym.spaces.Discrete(2)
     columns = {"a": (CallablePolicy("lean", lean, space), cartpole), "b": (RandomPolicy(space, 0), longer)}
     path = tmp_path / "films" / "grid.mp4"
-    record_grid(columns, path, n_episodes=3, seed=7, size=96)
+    record_grid(columns, path, n_episodes=3, seed=7, length=100, size=96)
     frames = np.stack([frame for frame in imageio.get_reader(path)])
     assert frames.shape == (13, 3 * 96, 2 * 96, 3)
     left, right = frames[:, :, :96].astype(int), frames[:, :, 96:].astype(int)
@@ -303,6 +303,14 @@ def test_a_grid_has_a_column_a_policy_and_a_row_a_start(tmp_path: Path) -> None:
     assert np.abs(right[-1] - right[6]).mean() < 1  # that episode has ended: its last picture stays
     green = left[-1, 40, 1]
     assert green[1] > green[0] + 80 and green[1] > green[2] + 80  # the pole is up
+
+
+def test_a_film_shows_the_first_steps_of_long_episodes(tmp_path: Path) -> None:
+    """Games last thousands of steps, and nobody looks at a film of an hour."""
+    cartpole = EnvSettings("vlmrl/CartPole-v0", Task("none", "", ""), max_episode_steps=40)
+    policy = RandomPolicy(gym.spaces.Discrete(2), 0)
+    record_clip({"random": policy}, cartpole, tmp_path / "clip.mp4", n_episodes=2, seed=7, length=9, size=96)
+    assert sum(1 for _ in imageio.get_reader(tmp_path / "clip.mp4")) == 2 * (1 + 9)
 
 
 def test_an_object_keeps_its_state_and_is_told_of_starts() -> None:

@@ -13,7 +13,8 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,11 @@ class Checkpoint:
     """
 
     path: Path
+
+    @property
+    def step(self) -> int:
+        """Steps after which it was taken."""
+        return int(self.path.name)
 
     @property
     def model(self) -> Path:
@@ -171,18 +177,13 @@ def restore(
     Raises:
         UserError: A file of the checkpoint is missing or broken.
     """
-    try:
+    with reading(checkpoint):
         model = model_class.load(checkpoint.model, env=env, device=device)
         if isinstance(model, OffPolicyAlgorithm):
             model.load_replay_buffer(checkpoint.replay, truncate_last_traj=False)
         state = pickle.loads(checkpoint.state.read_bytes())
         for companion in companions:
             companion.restore(checkpoint.path)
-    except (OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise UserError(
-            f"The checkpoint '{checkpoint.path}' cannot be read ({type(error).__name__}: {error}). "
-            "An older one may be beside it."
-        ) from error
     attach_rewards(model)
     source = _reward_env(model)
     source.set_next_episodes(state["episodes"])
@@ -190,6 +191,22 @@ def restore(
     model.action_space = state["action_space"]
     set_random_state(state)
     return model
+
+
+@contextmanager
+def reading(checkpoint: Checkpoint) -> Iterator[None]:
+    """Say of which checkpoint it is what goes wrong inside the `with`.
+
+    Raises:
+        UserError: A file of the checkpoint is missing or broken.
+    """
+    try:
+        yield
+    except (OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        raise UserError(
+            f"The checkpoint '{checkpoint.path}' cannot be read ({type(error).__name__}: {error}). "
+            "An older one may be beside it."
+        ) from error
 
 
 def random_state() -> dict[str, Any]:

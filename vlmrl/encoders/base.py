@@ -8,6 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+ELSEWHERE = "pictures from elsewhere"
+"""What `Encoder.check_env` is told of pictures that come with no name of an environment."""
+
 
 class Encoder(Protocol):
     """Maps pictures and sentences into one space. Stateless: the same content gives the same embedding.

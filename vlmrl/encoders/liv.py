@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vlmrl.encoders.device import find_device
 from vlmrl.encoders.open_clip import OpenClipEncoder
 from vlmrl.errors import UserError
 from vlmrl.typed import Count
@@ -90,15 +91,13 @@ class LivEncoder(OpenClipEncoder):
     """
 
     def __init__(self, config: LivConfig, device: str = "cpu"):
-        import torch
-
         if not config.path:
             raise UserError(
                 "encoder=liv needs the released checkpoint: encoder.path=<model.pt> (hub repository jasonyma/LIV). "
                 "Without it, reward=liv works with the embedded encoder, or with what vlmrl.fit reward=liv makes."
             )
         model, tokenizer = load_checkpoint(Path(config.path))
-        target = torch.device(device)
+        target = find_device(device)
         self._adopt(
             f"liv/{Path(config.path).name}",
             model.to(target),

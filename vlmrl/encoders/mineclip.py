@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from vlmrl.encoders.device import find_device
 from vlmrl.encoders.open_clip import OpenClipEncoder
 from vlmrl.encoders.video_checkpoints import VideoCheckpoint, check_complete, check_there, read_video_checkpoint
 from vlmrl.errors import UserError
@@ -100,8 +101,6 @@ class MineClipEncoder(OpenClipEncoder):
     unit_vectors = False
 
     def __init__(self, config: MineClipConfig, device: str = "cpu"):
-        import torch
-
         if not config.path:
             raise UserError(
                 "encoder=mineclip needs a released checkpoint, and there are no weights: encoder.path=<attn.pth or "
@@ -111,7 +110,7 @@ class MineClipEncoder(OpenClipEncoder):
         path = Path(config.path)
         found = read_video_checkpoint(path)
         model, tokenizer = _build(found)
-        target = torch.device(device)
+        target = find_device(device)
         self._adopt(
             f"mineclip/{path.name}",
             model.to(target),

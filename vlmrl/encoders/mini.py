@@ -108,7 +108,7 @@ class MiniEncoder(OpenClipEncoder):
         """See `base.Encoder.check_env`."""
         if env not in self.card_envs and not self._any_env:
             raise UserError(
-                f"Encoder {self.name} has only seen {', '.join(self.card_envs)}, and this environment is '{env}': its "
+                f"Encoder {self.name} has only seen {', '.join(self.card_envs)}, and this is '{env}': its "
                 "rewards would mean nothing. Take a model trained on pictures from everywhere, encoder=open_clip "
                 "encoder.pretrained=<tag>, or insist with encoder.any_env=true."
             )

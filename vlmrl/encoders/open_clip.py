@@ -64,13 +64,12 @@ class OpenClipEncoder:
             raise UserError(f"encoder.batch_size is {config.batch_size}; it must be at least 1.")
         if config.precision not in ("fp32", "bf16"):
             raise UserError(f"encoder.precision is '{config.precision}'; it is fp32 or bf16.")
-        import torch
-
+        from vlmrl.encoders.device import find_device
         from vlmrl.encoders.open_clip_files import load, resolve
         from vlmrl.encoders.preprocess import Preprocess
 
         source = resolve(config.model, config.pretrained, config.weights)
-        target = torch.device(device)
+        target = find_device(device)
         model, tokenizer, architecture = load(source, config.precision, target)
         preprocess = Preprocess(model.visual.preprocess_cfg, target)
         self._adopt(source.label, model, tokenizer, architecture, preprocess, config.batch_size, config.precision)

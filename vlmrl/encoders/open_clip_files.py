@@ -73,6 +73,8 @@ def resolve(model: str, pretrained: str, weights: str = "") -> Source:
             "encoder.model=local-dir:<folder with the repository's files>",
         )
         return Source(model, model, None, {})
+    if Path(model).is_dir():
+        raise UserError(f"encoder.model='{model}' is a folder; say so: encoder.model=local-dir:{model}")
     name = model.replace("/", "-")
     if name not in open_clip.list_models():
         raise _unknown_model(model)

@@ -27,11 +27,13 @@ def choose_backend() -> str:
     # PyOpenGL says at INFO level that its optional accelerator is not installed; it is of no use here.
     logging.getLogger("OpenGL.acceleratesupport").setLevel(logging.WARNING)
     chosen = os.environ.get("MUJOCO_GL", "").lower()
+    display = sys.platform == "darwin" or bool(os.environ.get("DISPLAY"))
+    if not display:  # pygame, which draws classic control, looks for one as well, whatever MuJoCo uses
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     if chosen:
         return chosen
-    if sys.platform == "darwin" or os.environ.get("DISPLAY"):
+    if display:
         return "glfw"
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame, which draws classic control, looks for a display too
     for backend, library in (("egl", "EGL"), ("osmesa", "OSMesa")):
         if ctypes.util.find_library(library):
             os.environ["MUJOCO_GL"] = backend

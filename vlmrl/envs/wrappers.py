@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, cast
+from warnings import warn
 
 import gymnasium as gym
 import numpy as np
 
+from vlmrl.encoders.base import Encoder
 from vlmrl.envs.lazy_rewards import KEY_DTYPE, LazyRewards
 from vlmrl.envs.row_writer import ROW, RowWriter
 from vlmrl.envs.shaping import Shaping
@@ -15,6 +17,8 @@ from vlmrl.errors import UserError
 from vlmrl.reward_models.base import EpisodeEndingModel, RewardModel, awaits_end, called, quantities_of, sentences
 from vlmrl.rows import RowKey
 from vlmrl.serving.scorer import LocalScorer
+
+OWN = "vlmrl/"  # what the ids of the suite's own environments begin with
 
 
 class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
@@ -27,7 +31,8 @@ class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
         ... )  # doctest: +SKIP
 
     `info["original_reward"]` keeps what the environment gave, `info["vlm_reward"]` is the new reward. Each step waits
-    for its reward; the vector path of the commands does not. A model that ends episodes terminates them.
+    for its reward; the vector path of the commands does not. A model that ends episodes terminates them. Where the
+    model's encoder was made for other environments (the embedded one, away from the suite's own) it warns.
 
     Args:
         env: Made with `render_mode="rgb_array"` if the model looks at frames.
@@ -52,7 +57,10 @@ class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
                 f"{called(model)} rewards the steps of an episode when it has ended, and a wrapper must reward "
                 "each at once. Train with vlmrl.train and an agent with a replay buffer, or relabel recordings."
             )
-        scorer = LocalScorer(model.encoder) if "embeddings" in model.needs else None  # type: ignore[attr-defined]
+        scorer = None
+        if "embeddings" in model.needs:
+            scorer = LocalScorer(model.encoder)  # type: ignore[attr-defined]
+            _warn_of_strange_pictures(env, model.encoder)  # type: ignore[attr-defined]
         self._rewards = LazyRewards(model, scorer, shaping=shaping)
         rows = RowWriter(
             env, model.needs, sentences(camera), self._rewards.reads_reset, quantities=quantities_of(model)
@@ -83,3 +91,18 @@ class ModelRewardWrapper(gym.Wrapper, gym.utils.RecordConstructorArgs):
             terminated = True
         info["original_reward"], info["vlm_reward"] = float(info.get("original_reward", reward)), ours
         return observation, ours, terminated, truncated, info
+
+
+def _warn_of_strange_pictures(env: gym.Env, encoder: Encoder) -> None:
+    """Say that rewards mean nothing where the commands would refuse: a program may have its reasons."""
+    name = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    if name.startswith(OWN):  # vlmrl/CartPole-v0 is what the commands and the cards of encoders call cartpole
+        name = name.removeprefix(OWN).rpartition("-v")[0].lower()
+    try:
+        encoder.check_env(name)
+    except UserError as error:
+        warn(
+            f"{error} In a program: give the reward model encoder=OpenClipConfig(model, pretrained).build(device), or "
+            "an embedded encoder that was built with any_env=True.",
+            stacklevel=3,
+        )

@@ -43,7 +43,8 @@ class Desk:
         attempts: How often a question is asked that brings errors, before its answer is an error for good; None never
             gives one up.
         keep_clips: Whether the clips of comparisons are kept in the store also where no person needs them.
-        min_gold_accuracy: Share of control questions that a person must get right to be counted, see `raters.trusted`.
+        min_gold_accuracy: Share of control questions that a person must get right to be counted, see
+            `raters.distrusted`.
     """
 
     def __init__(
@@ -119,6 +120,13 @@ class Desk:
             self._settle(key, answer)
         settled, self._settled = self._settled, {}
         return list(settled.items())
+
+    def forget_failures(self, questions: Sequence[Question]) -> None:
+        """Let questions be asked anew that were given up.
+
+        For who ends with an error because of them: started again, when what was wrong is put right, they are asked.
+        """
+        self.store.forget_failures([question_key(question, self.judge) for question in questions])
 
     @property
     def pending(self) -> int:

@@ -66,6 +66,17 @@ class JudgeSettings:
         Raises:
             UserError: As `build`, or the store cannot be used.
         """
-        judge = self.build(encoder, device)
+        return self.desk_of(self.build(encoder, device), store)
+
+    def desk_of(self, judge: Judge, store: Path) -> Desk:
+        """Open the desk of a judge that is there; whoever makes its folder in between finds mistakes before it does.
+
+        Args:
+            judge: What `build` returned.
+            store: See `open_desk`.
+
+        Raises:
+            UserError: The store cannot be used.
+        """
         answers = AnswerStore(self.store or store)
         return Desk(judge, answers, self.budget, self.max_attempts, self.keep_clips, self.gold_accuracy)

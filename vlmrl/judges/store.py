@@ -193,6 +193,11 @@ class AnswerStore:
             (key, error, time.time()),
         )
 
+    def forget_failures(self, keys: Sequence[str]) -> None:
+        """Count attempts that brought no answer from 0 again."""
+        for key in keys:
+            self._write("DELETE FROM failures WHERE key = ?", (key,))
+
     def failures(self, keys: Sequence[str]) -> dict[str, tuple[int, str]]:
         """Return {key: (attempts that brought no answer, last error)} of questions that have any."""
         rows = self._select("SELECT key, count, error FROM failures WHERE key IN ({})", keys)

@@ -56,12 +56,12 @@ def combine_views(values: Sequence[np.ndarray], views: Views) -> np.ndarray:
     """Make one value a row of one value a camera and row.
 
     Args:
-        values: For each camera (n,) float; at least one camera.
+        values: For each camera (n, ...) float; at least one camera.
         views: "mean" of the cameras; "min", the least of them: what is wanted must be seen in every view, so that a
             picture that fools the model from one side earns nothing.
 
     Returns:
-        (n,) of the values' type.
+        (n, ...) of the values' type.
 
     Raises:
         UserError: `views` is neither.
@@ -75,9 +75,15 @@ def or_embedded(encoder: Encoder | None) -> Encoder:
     """Return the encoder that was given, else the embedded one on the CPU, for a reward made of cosines.
 
     Raises:
-        UserError: The encoder gives features of pictures, whose products with sentences are no cosines.
+        UserError: What was given is no encoder, or one that gives features of pictures, whose products with sentences
+            are no cosines.
     """
     if encoder is not None:
+        if not hasattr(encoder, "encode_texts"):  # a name, or settings that were not built
+            raise UserError(
+                f"encoder={encoder!r} is no encoder. Give one that is built, such as OpenClipConfig('ViT-B-32', "
+                "'openai').build('cpu') of vlmrl.encoders.open_clip, or None for the embedded one."
+            )
         if not gives_unit_vectors(encoder):
             raise UserError(
                 f"Encoder {encoder.name} gives features of single frames, for a head that was trained on them; they "

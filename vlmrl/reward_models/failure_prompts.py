@@ -61,21 +61,15 @@ class FailurePrompts:
             "It is learned from clips that succeed and clips that fail: python -m vlmrl.fit reward=failure_prompts "
             "dataset=<clips> out=<folder>; then reward.prompts=<folder>/prompts.npz."
         )
-        names = ("tasks", "failures", "temperature", "frames", "encoder")
-        content = read_fitted("reward.prompts", path, "prompts", names, how)
-        found = cls(
+        names = ("tasks", "failures", "temperature", "frames")
+        content = read_fitted("reward.prompts", path, "prompts", names, how, encoder)
+        return cls(
             tuple(map(str, content["tasks"])),
             content["failures"],
             float(content["temperature"]),
             int(content["frames"]),
             str(content["encoder"]),
         )
-        if found.encoder != encoder.fingerprint:
-            raise UserError(
-                f"reward.prompts: '{path}' was learned with another encoder than {encoder.name}. Take the one that it "
-                "was learned with, or learn anew: python -m vlmrl.fit reward=failure_prompts."
-            )
-        return found
 
 
 def pooled(embeddings: np.ndarray, frames: int) -> np.ndarray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from vlmrl.encoders.base import Encoder
 from vlmrl.errors import UserError, unknown
 from vlmrl.reward_models.base import Views, Words, combine_views, or_embedded, sentences
+from vlmrl.reward_models.fitted import check_file
 from vlmrl.rows import Rows
 
 Kind = Literal["value", "difference"]
@@ -98,6 +98,9 @@ class LivRewardConfig:
         gamma: Discount that the value was trained with.
         goal_image: Path of a picture of the goal; empty takes the words.
         views: How the values of several cameras become one.
+
+    Raises:
+        UserError: A setting is out of range, or there is no such picture.
     """
 
     kind: Kind = "value"
@@ -110,8 +113,7 @@ class LivRewardConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.gamma < 1:
             raise UserError(f"reward.gamma is {self.gamma}; it goes from 0 to 1, 1 excluded.")
-        if self.goal_image and not Path(self.goal_image).is_file():
-            raise UserError(f"reward.goal_image: there is no file '{self.goal_image}'.")
+        check_file("reward.goal_image", self.goal_image)
 
     @property
     def uses_words(self) -> bool:

@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import Words, or_embedded
+from vlmrl.reward_models.fitted import read_learned
 from vlmrl.reward_models.oni_annotator import Annotator
 from vlmrl.reward_models.oni_goals import Goals
 from vlmrl.reward_models.oni_labels import PROGRESS, Item, LabelTable, find_table
@@ -149,7 +149,7 @@ class OniReward:
     # Rewards go out
 
     def __call__(self, rows: Rows) -> np.ndarray:
-        """Return (n,) float32, what this module's first line says."""
+        """Return (n,) float32, the sum that this module begins with."""
         keys = text_keys(rows["text"])
         self._texts |= {
             key: text for key, text in zip(keys.tolist(), rows["text"], strict=True) if isinstance(text, str)
@@ -312,15 +312,7 @@ class OniReward:
         Raises:
             UserError: The file is not there, or none of these, or it is of another variant or network.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                known = json.loads((file.metadata() or {})["oni"])
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-        except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(
-                f"'{path}' holds no reward that was learned from labels of texts ({error}). A run with reward=oni "
-                "writes one, reward_model.safetensors."
-            ) from error
+        known, weights = read_learned(path, "oni", "labels of texts")
         known["labels"] = {tuple(item): label for item, label in known["labels"]}
         self._restore(known, weights)
         return self

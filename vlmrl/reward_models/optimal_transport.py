@@ -16,7 +16,6 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from vlmrl.encoders.base import Encoder
-from vlmrl.errors import UserError
 from vlmrl.reward_models.base import Views, combine_views
 from vlmrl.reward_models.fitted import read_fitted
 from vlmrl.rows import Rows
@@ -143,17 +142,11 @@ class Demonstrations:
             "It is made of a clip or some in which the task is done: python -m vlmrl.fit reward=optimal_transport "
             "dataset=<clips> out=<folder>; then reward.demonstrations=<folder>/demonstrations.npz."
         )
-        names = ("frames", "starts", "encoder", "mean", "projection")
-        content = read_fitted("reward.demonstrations", path, "demonstrations", names, how)
-        found = cls(
+        names = ("frames", "starts", "mean", "projection")
+        content = read_fitted("reward.demonstrations", path, "demonstrations", names, how, encoder)
+        return cls(
             content["frames"], content["starts"], str(content["encoder"]), content["mean"], content["projection"]
         )
-        if found.encoder != encoder.fingerprint:
-            raise UserError(
-                f"reward.demonstrations: '{path}' was made with another encoder than {encoder.name}. Take the one that "
-                "it was made with, or make it anew: python -m vlmrl.fit reward=optimal_transport."
-            )
-        return found
 
 
 class OptimalTransportReward:
@@ -169,6 +162,7 @@ class OptimalTransportReward:
 
     Args:
         demonstrations: What is to be shown.
+        encoder: Whose embeddings they are, for who asks; none is embedded here.
         epsilon: See `transport`.
         iterations: See `sinkhorn`.
         time_weight: Cost of carrying a frame from the beginning to the end, at least 0; a cosine distance is at most 2.

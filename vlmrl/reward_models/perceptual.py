@@ -137,14 +137,8 @@ class Steps:
             "It is made from a few demonstrations: python -m vlmrl.fit reward=perceptual dataset=<clips> "
             "out=<folder>; then reward.steps=<folder>/steps.npz."
         )
-        content = read_fitted("reward.steps", path, "steps", ("chosen", "means", "deviations", "encoder"), how)
-        found = cls(content["chosen"], content["means"], content["deviations"], str(content["encoder"]))
-        if found.encoder != encoder.fingerprint:
-            raise UserError(
-                f"reward.steps: '{path}' was made with another encoder than {encoder.name}. Take the one that it was "
-                "made with, or make it anew: python -m vlmrl.fit reward=perceptual."
-            )
-        return found
+        content = read_fitted("reward.steps", path, "steps", ("chosen", "means", "deviations"), how, encoder)
+        return cls(content["chosen"], content["means"], content["deviations"], str(content["encoder"]))
 
 
 class PerceptualReward:

@@ -8,7 +8,6 @@ makes of frames.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -16,8 +15,9 @@ import numpy as np
 from vlmrl.encoders.base import Encoder, gives_unit_vectors, video_head_of
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import Views, Words, combine_views
+from vlmrl.reward_models.fitted import check_file
 from vlmrl.reward_models.optimal_transport import Demonstrations
-from vlmrl.reward_models.video import read_head
+from vlmrl.reward_models.video import check_head, read_head
 from vlmrl.rows import Rows
 from vlmrl.typed import Count
 
@@ -68,14 +68,9 @@ class RoboClipReward:
     ):
         if (words is None) == (demonstrations is None):
             raise UserError("RoboCLIP's goal is said in words or shown in demonstrations; give one of them.")
-        if head is not None and not head.source:
-            raise UserError("This head for clips has the random weights that it was made with; load weights into it.")
-        if head is not None and head.config.dim != encoder.dim:
-            raise UserError(
-                f"The head '{head.source}' reads embeddings of {head.config.dim} numbers, and {encoder.name} gives "
-                f"{encoder.dim}."
-            )
-        if head is None and not gives_unit_vectors(encoder):
+        if head is not None:
+            check_head(head, encoder)
+        elif not gives_unit_vectors(encoder):
             raise UserError(
                 f"Encoder {encoder.name} gives features for a head, and there is none: reward.weights=<head>."
             )
@@ -145,6 +140,9 @@ class RoboClipConfig:
         demonstrations: File that `vlmrl.fit reward=optimal_transport` made of clips, in place of words.
         frames: Frames of a clip without a head.
         views: How the rewards of several cameras become one.
+
+    Raises:
+        UserError: There is no such file.
     """
 
     weights: str = ""
@@ -155,8 +153,7 @@ class RoboClipConfig:
     uses_encoder: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.weights and not Path(self.weights).is_file():
-            raise UserError(f"reward.weights: there is no file '{self.weights}'.")
+        check_file("reward.weights", self.weights)
 
     @property
     def uses_words(self) -> bool:

@@ -21,6 +21,7 @@ from vlmrl.errors import UserError
 from vlmrl.judges.desk import Desk
 from vlmrl.quantities import Abstraction
 from vlmrl.reward_models.base import Words
+from vlmrl.reward_models.confinement.limits import CPU_SECONDS
 from vlmrl.reward_models.confinement.process import ROWS, ConfinedProgram, Level, ProgramError, Result, check_level
 from vlmrl.reward_models.programs.answers import DeskWriter, RecordedWriter, Writer, code_in, examples, recordings
 from vlmrl.reward_models.programs.contract import STATES, Checked, check, found
@@ -122,7 +123,8 @@ class ProgramReward:
     @cached_property
     def program(self) -> ConfinedProgram:
         """The confined process, started when it is first needed."""
-        return ConfinedProgram(self.source, self.abstraction, self.config.confinement, self.config.timeout_s)
+        config = self.config
+        return ConfinedProgram(self.source, self.abstraction, config.confinement, config.timeout_s, config.cpu_limit_s)
 
     def __call__(self, rows: Rows) -> np.ndarray:
         """Return the rewards, (n,) float32.
@@ -184,6 +186,12 @@ class ProgramReward:
         try:
             yield
         except ProgramError as error:
+            if error.kind == "cpu_limit":
+                raise UserError(
+                    f"The reward program was ended: {error} (reward.cpu_limit_s). Training that goes on from its "
+                    "last checkpoint, resume=<run>, gives it as much again; a run that needs more, from its start on, "
+                    "a larger limit."
+                ) from error
             raise UserError(
                 f"The reward program failed on a state that it was not tried on: {found(error, self.source)}\nIts text "
                 "is in program.py of the run's folder, and what was learned so far is saved. Put it right and start "
@@ -217,6 +225,8 @@ class Text2RewardConfig:
         sample: Seed of the sampling; another one gives another program.
         confinement: How the program is confined; see `Level`.
         timeout_s: Seconds that a call of the program may take; then it is killed and the run ends.
+        cpu_limit_s: Seconds of processor time that all its calls together may take until the run is stopped or
+            resumed; not with confinement "none".
     """
 
     program: str | None = None
@@ -228,6 +238,7 @@ class Text2RewardConfig:
     sample: Natural = 0
     confinement: Level = "full"
     timeout_s: Positive = 5.0
+    cpu_limit_s: Count = CPU_SECONDS
 
     uses_encoder: ClassVar[bool] = False
     uses_scene: ClassVar[bool] = True

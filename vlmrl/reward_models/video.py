@@ -19,6 +19,7 @@ import numpy as np
 from vlmrl.encoders.base import Encoder, video_head_of
 from vlmrl.errors import UserError, unknown
 from vlmrl.reward_models.base import Views, Words, combine_views
+from vlmrl.reward_models.fitted import check_file
 from vlmrl.rows import Rows
 from vlmrl.typed import Count
 
@@ -91,16 +92,7 @@ class VideoReward:
             )
         if stride < 1:
             raise UserError(f"reward.stride is {stride}; it must be at least 1.")
-        if not head.source:
-            raise UserError(
-                "This head for clips has the random weights that it was made with: its rewards would mean nothing. "
-                "Load weights into it first (vlmrl.reward_models.video_heads.load_head)."
-            )
-        if head.config.dim != encoder.dim:
-            raise UserError(
-                f"The head '{head.source}' reads embeddings of {head.config.dim} numbers, and {encoder.name} gives "
-                f"{encoder.dim}."
-            )
+        check_head(head, encoder)
         self.words, self.encoder, self.head = words, encoder, head
         self.kind, self.stride, self.views = kind, stride, views
         self.frames = head.config.frames
@@ -215,6 +207,9 @@ class VideoRewardConfig:
         kind: "direct", "delta" or "probability"; see `VideoReward`.
         stride: Steps from one frame of a clip to the next.
         views: How the probabilities of several cameras become one.
+
+    Raises:
+        UserError: There is no such file.
     """
 
     weights: str = ""
@@ -225,8 +220,7 @@ class VideoRewardConfig:
     uses_encoder: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.weights and not Path(self.weights).is_file():
-            raise UserError(f"reward.weights: there is no file '{self.weights}'.")
+        check_file("reward.weights", self.weights)
 
     def build(self, words: Words, encoder: Encoder) -> VideoReward:
         """Make the reward model.
@@ -235,6 +229,24 @@ class VideoRewardConfig:
             UserError: There is no head, or it is none of this encoder.
         """
         return VideoReward(words, encoder, read_head(self.weights, encoder), self.kind, self.stride, self.views)
+
+
+def check_head(head: VideoHead, encoder: Encoder) -> None:
+    """Refuse a head for clips that cannot reward what this encoder embeds.
+
+    Raises:
+        UserError: It has random weights, or is another encoder's.
+    """
+    if not head.source:
+        raise UserError(
+            "This head for clips has the random weights that it was made with: its rewards would mean nothing. Load "
+            "weights into it first (vlmrl.reward_models.video_heads.load_head)."
+        )
+    if head.config.dim != encoder.dim:
+        raise UserError(
+            f"The head '{head.source}' reads embeddings of {head.config.dim} numbers, and {encoder.name} gives "
+            f"{encoder.dim}."
+        )
 
 
 def read_head(weights: str, encoder: Encoder) -> VideoHead:

@@ -23,6 +23,7 @@ from torch.nn.functional import normalize, scaled_dot_product_attention, silu
 from vlmrl.encoders.base import Encoder, video_head_of
 from vlmrl.encoders.video_checkpoints import check_complete, check_there, read_video_checkpoint
 from vlmrl.errors import UserError
+from vlmrl.reward_models.fitted import check_file
 from vlmrl.typed import Count, Natural, typed
 
 FORMAT = "vlmrl.video_head"
@@ -272,8 +273,7 @@ def load_head(path: Path, encoder: Encoder) -> VideoHead:
     """
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise UserError(f"reward.weights: there is no file '{path}'.")
+    check_file("reward.weights", str(path))
     try:
         with safe_open(path, framework="pt") as content:
             metadata = content.metadata() or {}

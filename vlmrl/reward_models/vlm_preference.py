@@ -15,12 +15,12 @@ from typing import Annotated, Any, ClassVar, Literal
 import cv2
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import Words
+from vlmrl.reward_models.fitted import read_learned
 from vlmrl.reward_models.preference_data import AnsweredPairs
 from vlmrl.reward_models.preference_loss import Ties, answer_loss, without_wrong_answers
 from vlmrl.reward_models.preference_networks import LEAST_SIZE, RewardEnsemble
@@ -165,6 +165,7 @@ class VlmPreferenceReward:
 
         Raises:
             ValueError: There are fewer than `LEAST_ANSWERS` answers.
+            UserError: All of them are ties, which the settings drop.
         """
         if len(pairs) < LEAST_ANSWERS:
             raise ValueError(f"{len(pairs)} answers teach nothing; {LEAST_ANSWERS} are needed.")
@@ -245,15 +246,7 @@ class VlmPreferenceReward:
         Raises:
             UserError: The file is not there, or none of these.
         """
-        try:
-            with safe_open(path, framework="pt") as file:
-                note = json.loads((file.metadata() or {})["vlm_preference"])
-                weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dict)
-        except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(
-                f"'{path}' holds no reward model that was learned from judgments ({error}). A run with "
-                "reward=vlm_preference writes one, reward_model.safetensors."
-            ) from error
+        note, weights = read_learned(path, "vlm_preference", "judgments")
         if note.pop("input") != self.config.input:
             raise UserError(f"'{path}' was trained on other inputs than reward.input={self.config.input}.")
         self.load_state_dict({**note, "weights": weights})

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from vlmrl.encoders.base import Encoder
+from vlmrl.encoders.device import find_device
 from vlmrl.envs.lazy_rewards import Between, LazyRewards, RewardScale, RowListener
 from vlmrl.envs.make import EnvSettings
 from vlmrl.envs.program_scene import ProgramScene
@@ -148,10 +149,10 @@ def build_model(config: Any, words: Words | None, encoder: Encoder | None, scene
 
 def settled(settings: S, model: RewardModel) -> S:
     """Return settings with which the same reward model is built again: what it has found out stands in them."""
-    config = getattr(model, "config", None)
     if not getattr(settings.reward.config, "uses_scene", False):
         return settings
-    return replace(settings, reward=Choice(settings.reward.name, config))
+    program: Any = model
+    return replace(settings, reward=Choice(settings.reward.name, program.config))
 
 
 def open_desk(settings: SceneConfig, device: str, store: Path | None = None) -> Callable[[], Desk] | None:
@@ -176,10 +177,4 @@ def resolve_device(device: str) -> str:
     Raises:
         UserError: The device is not there.
     """
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device={device}: torch sees no CUDA device here. Use device=cpu or device=auto.")
-    return device
+    return str(find_device(device))

@@ -26,7 +26,7 @@ from vlmrl.workflows.config.collect import CollectConfig
 from vlmrl.workflows.config.scene import SceneConfig
 from vlmrl.workflows.evaluate import open_run, spaces
 from vlmrl.workflows.policies import open_policy
-from vlmrl.workflows.report import make_console, shown
+from vlmrl.workflows.report import make_console, placed, python_command, shown
 from vlmrl.workflows.rollouts import Policy, batch_of_one
 from vlmrl.workflows.run_folder import create, find, versions
 
@@ -250,10 +250,10 @@ def _report(
     console.print(
         f"{episodes} episodes{told}, {steps:,} steps, {steps / max(seconds, 1e-9):.0f} a second", highlight=False
     )
-    console.print(f"dataset: {settings.out}   ({shown(writer.path)})", soft_wrap=True, highlight=False)
+    console.print(f"dataset: {placed(settings.out, writer.path)}", soft_wrap=True, highlight=False)
     if settings.frames:
         console.print(
-            f"rewards in words: python -m vlmrl.relabel dataset={settings.out} reward=clip out=<id>",
+            f"rewards in words: {python_command()} -m vlmrl.relabel dataset={settings.out} reward=clip out=<id>",
             soft_wrap=True,
             highlight=False,
         )

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from vlmrl.errors import UserError
@@ -22,6 +21,7 @@ from vlmrl.stats import (
 from vlmrl.stats.comparison import Pairs, Verdict, compare, compare_paired, judge
 from vlmrl.stats.judged import CorrectedRate, corrected_rate
 from vlmrl.stats.sequential import compare_sequentially
+from vlmrl.workflows.report import figures_table
 from vlmrl.workflows.trials import Trials
 
 COLOURS = {"BETTER": "green", "WORSE": "red", "SAME": "cyan", "UNDERPOWERED": "yellow"}
@@ -226,13 +226,11 @@ def _rate(trials: Trials, corrected: CorrectedRate | None, confidence: float) ->
 
 def trials_table(summaries: Mapping[str, Mapping[str, Any]]) -> Table:
     """Lay out summaries of trials, one policy a line."""
-    table = Table(title="mean and 95 % interval", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("policy", no_wrap=True)
     headers = ["episodes", "labels", "success\n(Wilson)", "success\n(Clopper-Pearson)"]
     corrected = any("corrected" in own for own in summaries.values())
     scored = any("score_iqm" in own for own in summaries.values())
-    for header in headers + ["success, judge\nset right"] * corrected + ["score, inter-\nquartile mean"] * scored:
-        table.add_column(header, justify="right", no_wrap=True)
+    headers += ["success, judge\nset right"] * corrected + ["score, inter-\nquartile mean"] * scored
+    table = figures_table("mean and 95 % interval", "policy", *headers)
     for name, own in summaries.items():
         success = own.get("success")
         cells = [str(own["episodes"]), str(own["labels"])]
@@ -259,10 +257,7 @@ def comparison_table(comparisons: list[Comparison], names: Mapping[str, str], se
     """
     joint = f" each, 95 % that all hold ({len(comparisons)} comparisons)" if len(comparisons) > 1 else ""
     title = f"difference of success, {100 * (1 - 0.05 / len(comparisons)):g} % interval{joint}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for header in ("episodes fixed\nin advance", "p", "looking\nat any time", "verdict"):
-        table.add_column(header, justify="left" if header == "verdict" else "right", no_wrap=True)
+    table = figures_table(title, "", "episodes fixed\nin advance", "p", "looking\nat any time", "verdict")
     for entry in comparisons:
         fixed, anytime, word = entry.fixed, entry.sequential, chosen(entry, sequential).word
         table.add_row(

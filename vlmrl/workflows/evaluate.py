@@ -23,7 +23,7 @@ from vlmrl.workflows.config.evaluate import EvaluateConfig
 from vlmrl.workflows.config.train import TrainConfig, train_settings
 from vlmrl.workflows.evaluate_trials import print_comparison
 from vlmrl.workflows.policies import SampledPolicy, as_policy, open_policy
-from vlmrl.workflows.report import letters, make_console, results_table, shown
+from vlmrl.workflows.report import doing, episodes_each, letters, make_console, print_measuring, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, measure, record_grid
 from vlmrl.workflows.run_folder import RunFolder, create, find
 from vlmrl.workflows.trials import Trial, Trials, as_trials
@@ -64,20 +64,23 @@ def evaluate(settings: EvaluateConfig, policies: Mapping[str, Any] | None = None
     if settings.threads:
         torch.set_num_threads(settings.threads)
     contenders = gather(settings, policies or {}, resolve_device(settings.device))
-    folder = create(Path(settings.run_dir), settings)
     results: dict[str, Episodes] = {}
-    for _, group in itertools.groupby(contenders, key=lambda contender: id(contender.parts)):
-        together = list(group)
-        results |= measure(
-            {contender.name: contender.policy for contender in together},
-            together[0].parts,
-            settings.episodes,
-            settings.n_envs,
-            settings.seed,
-            settings.progress_bar,
-        )
-    for parts in {id(contender.parts): contender.parts for contender in contenders}.values():
-        parts.close()
+    try:
+        folder = create(Path(settings.run_dir), settings)
+        for _, group in itertools.groupby(contenders, key=lambda contender: id(contender.parts)):
+            together = list(group)
+            print_measuring(console, settings.episodes, (contender.name for contender in together))
+            results |= measure(
+                {contender.name: contender.policy for contender in together},
+                together[0].parts,
+                settings.episodes,
+                settings.n_envs,
+                settings.seed,
+                settings.progress_bar,
+            )
+    finally:
+        for parts in {id(contender.parts): contender.parts for contender in contenders}.values():
+            parts.close()
     _report(console, settings, folder, results, {contender.name: contender.parts for contender in contenders})
     if settings.video:
         clip = Path(settings.video_dir) / f"evaluate_{folder.path.name}.mp4"
@@ -85,8 +88,9 @@ def evaluate(settings: EvaluateConfig, policies: Mapping[str, Any] | None = None
             letter: (contender.policy, contender.parts.env)
             for letter, contender in zip(letters(), contenders, strict=False)
         }
-        with console.status("Filming…"):
-            record_grid(columns, clip, min(settings.video_episodes, settings.episodes), settings.seed)
+        with doing(console, "Filming…"):
+            filmed = min(settings.video_episodes, settings.episodes)
+            record_grid(columns, clip, filmed, settings.seed, settings.video_length)
         console.print(f"clip: {shown(clip)}", soft_wrap=True)
     console.print(f"figures: {shown(folder.result)}", soft_wrap=True)
     return results
@@ -170,7 +174,7 @@ def _report(
     console.print(
         results_table(
             {named[name]: summary for name, summary in summaries.items()},
-            f"{settings.episodes} episodes each from seed {settings.seed}, mean and 95 % interval",
+            f"{episodes_each(settings.episodes)} from seed {settings.seed}, mean and 95 % interval",
         )
     )
     first = next(iter(results))

@@ -71,17 +71,26 @@ class SampledPolicy:
 
     def __init__(self, policy: Any, seed: int):
         self._policy = policy
-        self._random = torch.Generator().manual_seed(seed).get_state()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self._random = _torch_state()
 
     def predict(
         self, observation: Any, state: Any = None, episode_start: Any = None, deterministic: bool = False
     ) -> tuple[np.ndarray, Any]:
         """Draw one action for each observation, whatever `deterministic` says."""
         with torch.random.fork_rng():
-            torch.set_rng_state(self._random)
+            own, on_gpus = self._random
+            torch.set_rng_state(own)
+            torch.cuda.set_rng_state_all(on_gpus)
             actions = self._policy.predict(observation, state, episode_start, deterministic=False)
-            self._random = torch.get_rng_state()
+            self._random = _torch_state()
         return actions
+
+
+def _torch_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the state of torch's generators: of the CPU, and of each GPU, where a policy that is there draws."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
 
 
 class CallablePolicy:

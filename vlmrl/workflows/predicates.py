@@ -245,7 +245,11 @@ def grid(cells: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def write(path: Path, sheet: np.ndarray, quality: int = 78) -> None:
-    """Write a picture, RGB, in the format of the path's ending."""
+    """Write a picture, RGB, in the format of the path's ending.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else []
     if not cv2.imwrite(str(path), sheet[..., ::-1], options):
@@ -253,7 +257,11 @@ def write(path: Path, sheet: np.ndarray, quality: int = 78) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Draw the sheets, see this module."""
+    """Draw the sheets, see this module.
+
+    Raises:
+        SystemExit: The arguments are not those of this module's first lines.
+    """
     if not 1 <= len(arguments) <= 2:
         raise SystemExit(__doc__)
     folder = Path(arguments[0])

@@ -9,8 +9,6 @@ from vlmrl.agents.clip_pool import ClipPool
 from vlmrl.agents.preference_rounds import PreferenceRounds
 from vlmrl.envs.lazy_rewards import LazyRewards
 from vlmrl.judges.base import Judge
-from vlmrl.judges.desk import Desk
-from vlmrl.judges.store import AnswerStore
 from vlmrl.workflows.build import Parts
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.run_folder import RunFolder
@@ -53,9 +51,8 @@ def open_rounds(
         UserError: The store cannot be used.
     """
     assert settings.judge is not None
-    config, asked = settings.reward.config, settings.judge.config
-    store = AnswerStore(asked.store or folder.answers)
-    desk = Desk(judge, store, asked.budget, asked.max_attempts, asked.keep_clips, asked.gold_accuracy)
+    config = settings.reward.config
+    desk = settings.judge.config.desk_of(judge, folder.answers)
     first_at = config.first_at
     if first_at is None:
         # An on-policy agent learns from its first rollout on: from rewards of 0, as long as nothing is known.

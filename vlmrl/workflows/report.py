@@ -6,7 +6,8 @@ import itertools
 import shutil
 import string
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,18 @@ from rich.console import Console
 from rich.table import Table
 
 
+def figures_table(title: str, first: str, *headers: str) -> Table:
+    """Make a table without lines in the style of all: a column of names, and columns of figures to its right."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(first)
+    for header in headers:
+        table.add_column(header, justify="right", no_wrap=True)
+    return table
+
+
 def results_table(summaries: dict[str, dict[str, Any]], title: str) -> Table:
     """Lay out summaries of `Episodes`, one policy a line, and a line for each way to start where there are several."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("policy", no_wrap=True)
-    for header in ("predicate\nholds", "success", "truth", "model\nreward"):
-        table.add_column(header, justify="right", no_wrap=True)
+    table = figures_table(title, "policy", "predicate\nholds", "success", "truth", "model\nreward")
     lines = []
     for name, summary in summaries.items():
         lines.append((name, summary))
@@ -50,10 +57,34 @@ def make_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
+def doing(console: Console, what: str) -> AbstractContextManager[object]:
+    """Say what is done inside the `with`: a spinner on a terminal, a line in a file or a pipe, where none can turn."""
+    if console.is_terminal:
+        return console.status(what)
+    console.print(what, highlight=False)
+    return nullcontext()
+
+
+def print_measuring(console: Console, episodes: int, policies: Iterable[str]) -> None:
+    """Say that policies are about to be measured, which takes minutes where episodes are long."""
+    console.print(f"measuring {episodes_each(episodes)}: {', '.join(policies)}", highlight=False, soft_wrap=True)
+
+
+def episodes_each(count: int) -> str:
+    """Return "1 episode each", "20 episodes each"."""
+    return f"{count} episode{'' if count == 1 else 's'} each"
+
+
 def shown(path: Path) -> str:
     """Return a path as seen from the folder one stands in, if it lies below it."""
     path = path.absolute()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def placed(name: str, path: Path) -> str:
+    """Return what a dataset is called and where it lies, unless it is called by where it lies."""
+    where = shown(path)
+    return name if Path(name) == Path(where) else f"{name}   ({where})"
 
 
 def print_paths(console: Console, paths: Mapping[str, Path | None]) -> None:

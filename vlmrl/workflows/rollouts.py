@@ -192,7 +192,13 @@ def measure(
 
 
 def record_clip(
-    policies: Mapping[str, Policy], settings: EnvSettings, path: Path, n_episodes: int, seed: int, size: int = 320
+    policies: Mapping[str, Policy],
+    settings: EnvSettings,
+    path: Path,
+    n_episodes: int,
+    seed: int,
+    length: int,
+    size: int = 320,
 ) -> None:
     """Write an mp4 of policies side by side, from the same starts, episode after episode, at half speed.
 
@@ -204,14 +210,20 @@ def record_clip(
         path: The file; its folder is made.
         n_episodes: Episodes of each policy, one after the other.
         seed: Seed of the first episode; the next ones count on.
+        length: Most steps of an episode that are shown.
         size: Height and width of one policy's picture, in pixels; even.
     """
     row = [_Panel(label, policy, settings, size) for label, policy in policies.items()]
-    _film(path, [row], [[seed + episode] for episode in range(n_episodes)])
+    _film(path, [row], [[seed + episode] for episode in range(n_episodes)], length)
 
 
 def record_grid(
-    columns: Mapping[str, tuple[Policy, EnvSettings]], path: Path, n_episodes: int, seed: int, size: int = 224
+    columns: Mapping[str, tuple[Policy, EnvSettings]],
+    path: Path,
+    n_episodes: int,
+    seed: int,
+    length: int,
+    size: int = 224,
 ) -> None:
     """Write an mp4 in which all episodes run at the same time: a column a policy, a row a start.
 
@@ -222,13 +234,14 @@ def record_grid(
         path: The file; its folder is made.
         n_episodes: Number of rows.
         seed: Seed of the first row's start; the next ones count on.
+        length: Most steps of an episode that are shown.
         size: Height and width of one picture, in pixels; even.
     """
     rows = [
         [_Panel(f"{label} {episode + 1}", policy, settings, size) for label, (policy, settings) in columns.items()]
         for episode in range(n_episodes)
     ]
-    _film(path, rows, [[seed + episode for episode in range(n_episodes)]])
+    _film(path, rows, [[seed + episode for episode in range(n_episodes)]], length)
 
 
 class _Panel:
@@ -276,13 +289,14 @@ def batch_of_one(observation: Any) -> Any:
     return np.asarray(observation)[None]
 
 
-def _film(path: Path, panels: list[list[_Panel]], takes: list[list[int]]) -> None:
+def _film(path: Path, panels: list[list[_Panel]], takes: list[list[int]], length: int) -> None:
     """Film rows of panels, one take after the other, and close their environments.
 
     Args:
         path: The file; its folder is made.
         panels: Rows of pictures.
         takes: For each take, the seed of each row.
+        length: Most steps of a take.
     """
     import imageio.v2 as imageio
 
@@ -297,7 +311,9 @@ def _film(path: Path, panels: list[list[_Panel]], takes: list[list[int]]) -> Non
                     for panel in row:
                         panel.start(seed)
                 writer.append_data(_montage(panels))
-                while any(panel.running for panel in everyone):
+                for _ in range(length):
+                    if not any(panel.running for panel in everyone):
+                        break
                     for panel in everyone:
                         panel.step()
                     writer.append_data(_montage(panels))

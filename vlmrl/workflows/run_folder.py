@@ -159,7 +159,7 @@ def create(path: Path, settings: HasPlain) -> RunFolder:
     folder = RunFolder(path)
     if folder.config.exists():
         raise UserError(f"'{path}' already holds a run; choose another run_dir.")
-    folder.monitor.mkdir(parents=True, exist_ok=True)
+    folder.path.mkdir(parents=True, exist_ok=True)
     folder.config.write_text(yaml.safe_dump(_plain(settings.plain()), sort_keys=False))
     folder.path.joinpath("command.txt").write_text(
         shlex.join([Path(sys.executable).name, "-m", *_module_and_arguments()]) + "\n"

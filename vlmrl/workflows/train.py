@@ -32,7 +32,15 @@ from vlmrl.workflows.learned_rewards import make_judge, make_listener, open_lear
 from vlmrl.workflows.policies import ZeroPolicy
 from vlmrl.workflows.rollouts import Policy, RandomPolicy
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
-from vlmrl.workflows.training import announce, audit_reward, measure_policies, print_audit, report, run_training
+from vlmrl.workflows.training import (
+    announce,
+    audit_reward,
+    check_longer,
+    measure_policies,
+    print_audit,
+    report,
+    run_training,
+)
 
 
 def train(settings: TrainConfig) -> RunFolder:
@@ -46,7 +54,12 @@ def train(settings: TrainConfig) -> RunFolder:
 
     Returns:
         The run folder, with `model.zip` and `result.json`.
+
+    Raises:
+        UserError: A part cannot be had or does not fit the others, or a run that was to go on cannot.
     """
+    if settings.resume:
+        check_longer(settings, checkpoints.newest(RunFolder(Path(settings.run_dir)).checkpoints).step)
     return run_training(settings, _train)
 
 
@@ -172,7 +185,7 @@ def _model(
     """Make the algorithm, or load it where the run stopped.
 
     Raises:
-        UserError: The run cannot go on: it has no checkpoint, or is as long as was asked.
+        UserError: The checkpoint cannot be read.
     """
     if not settings.resume:
         model: BaseAlgorithm = settings.agent.config.build(env, settings.seed, device)
@@ -182,12 +195,6 @@ def _model(
         checkpoint = checkpoints.newest(folder.checkpoints)
         model = checkpoints.restore(settings.agent.config.algorithm(), checkpoint, env, device, companions)
         suffix = f"_{model.num_timesteps}"
-        if model.num_timesteps >= settings.total_timesteps:
-            raise UserError(
-                f"The run '{folder.path}' stands at step {model.num_timesteps:,}, and total_timesteps is "
-                f"{settings.total_timesteps:,}. "
-                f"To train on, give more: total_timesteps={2 * model.num_timesteps}."
-            )
     # SB3's own `configure` would overwrite the table of a run that goes on.
     outputs = [CSVOutputFormat(str(folder.path / f"progress{suffix}.csv")), TensorBoardOutputFormat(str(folder.path))]
     model.set_logger(Logger(str(folder.path), outputs))

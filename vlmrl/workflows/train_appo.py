@@ -21,7 +21,6 @@ from vlmrl.agents.appo.training import Progress, Training
 from vlmrl.agents.appo.watchdog import TrainingFailed
 from vlmrl.agents.appo.workers import EnvMaker, ModelReward, quiet
 from vlmrl.agents.callbacks import progress_header, progress_line
-from vlmrl.errors import UserError
 from vlmrl.reward_models.base import is_learned
 from vlmrl.workflows.build import Parts
 from vlmrl.workflows.config.train import TrainConfig
@@ -31,7 +30,15 @@ from vlmrl.workflows.report import python_command, shown
 from vlmrl.workflows.rollouts import Policy, RandomPolicy
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
 from vlmrl.workflows.text_labels import open_annotations
-from vlmrl.workflows.training import announce, audit_reward, measure_policies, print_audit, report, run_training
+from vlmrl.workflows.training import (
+    announce,
+    audit_reward,
+    check_longer,
+    measure_policies,
+    print_audit,
+    report,
+    run_training,
+)
 
 LINES = 20  # printed over a run
 
@@ -54,12 +61,13 @@ def train_appo(settings: TrainConfig) -> RunFolder:
     """
     require_sample_factory()
     quiet()
+    check_longer(settings, _steps_done(settings))
     return run_training(settings, _train)
 
 
 def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -> RunFolder:
     path = Path(settings.run_dir).absolute()
-    done = _steps_done(settings, path)
+    done = _steps_done(settings)
     observation_space, action_space = _probe(parts, settings, path)
     options = factory_options(
         settings.agent.config, observation_space, path, settings.n_envs, settings.total_timesteps, settings.seed, device
@@ -97,21 +105,13 @@ def _train(settings: TrainConfig, parts: Parts, device: str, console: Console) -
     return folder
 
 
-def _steps_done(settings: TrainConfig, path: Path) -> int:
+def _steps_done(settings: TrainConfig) -> int:
     """Return the steps of the checkpoint that a run goes on from, 0 for a new run.
 
     Raises:
-        UserError: The run cannot go on: it has no checkpoint, or is as long as was asked.
+        UserError: It is to go on and has no checkpoint.
     """
-    if not settings.resume:
-        return 0
-    done = steps_of(newest_checkpoint(path))
-    if done >= settings.total_timesteps:
-        raise UserError(
-            f"The run '{path}' stands at step {done:,}, and total_timesteps is {settings.total_timesteps:,}. "
-            f"To train on, give more: total_timesteps={2 * done}."
-        )
-    return done
+    return steps_of(newest_checkpoint(Path(settings.run_dir).absolute())) if settings.resume else 0
 
 
 def _probe(parts: Parts, settings: TrainConfig, path: Path) -> tuple[gym.Space, gym.Space]:

@@ -30,10 +30,10 @@ from vlmrl.workflows.config.scene import NO_ENV, NO_TASK, EnvConfig, TaskConfig
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.evaluate import spaces
 from vlmrl.workflows.policies import ZeroPolicy, check_spaces
-from vlmrl.workflows.report import make_console, print_paths, python_command, results_table, shown
+from vlmrl.workflows.report import doing, episodes_each, make_console, print_paths, python_command, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
-from vlmrl.workflows.training import measure_policies
+from vlmrl.workflows.training import check_longer, measure_policies
 
 OURS = "vlmrl"  # where a dataset's metadata says what this suite recorded
 
@@ -83,13 +83,16 @@ def train_offline(settings: TrainConfig) -> RunFolder:
         The run folder, with `model.zip` and `result.json`.
 
     Raises:
-        UserError: The dataset cannot be learned from, or does not fit the environment.
+        UserError: The dataset cannot be learned from, or does not fit the environment, or a run that was to go on
+            cannot.
     """
+    if settings.resume:
+        check_longer(settings, checkpoints.newest(RunFolder(Path(settings.run_dir)).checkpoints).step)
     console = make_console()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     device = resolve_device(settings.device)
-    with console.status("Reading the dataset…"):
+    with doing(console, "Reading the dataset…"):
         recordings = read(settings)
     settings, parts = _place(settings, recordings.dataset, device, console)
     try:
@@ -190,7 +193,6 @@ def _train(
         _check_same(folder, recordings)
         model = restore(agent.algorithm(), checkpoints.newest(folder.checkpoints), device)
         model.set_dataset(recordings.data)
-        _check_longer(folder, model, settings)
     _announce(console, settings, recordings, folder, model, parts, device)
     point_last(folder, folder.path.parent.parent)  # from now on: it is the run that one looks at, labels, resumes
     seconds, updates = _learn(model, settings, folder, console)
@@ -221,19 +223,6 @@ def _check_same(folder: RunFolder, recordings: Recordings) -> None:
         raise UserError(
             f"The dataset '{recordings.dataset.spec}' has changed since the run '{folder.path}' began, so the run "
             "cannot go on as if nothing had happened. Start a new one."
-        )
-
-
-def _check_longer(folder: RunFolder, model: OfflineAlgorithm, settings: TrainConfig) -> None:
-    """Refuse to go on with a run that is as long as was asked.
-
-    Raises:
-        UserError: It is.
-    """
-    if model.num_timesteps >= settings.total_timesteps:
-        raise UserError(
-            f"The run '{folder.path}' stands at update {model.num_timesteps:,}, and total_timesteps is "
-            f"{settings.total_timesteps:,}. To train on, give more: total_timesteps={2 * model.num_timesteps}."
         )
 
 
@@ -322,7 +311,7 @@ def _report(
     }
     folder.result.write_text(json.dumps(result, indent=2) + "\n")
     if summaries:
-        console.print(results_table(summaries, f"{settings.eval_episodes} episodes each, mean and 95 % interval"))
+        console.print(results_table(summaries, f"{episodes_each(settings.eval_episodes)}, mean and 95 % interval"))
         if all("success" not in summary for summary in summaries.values()):
             console.print("no predicate: nothing but rewards says how well this went")
     console.print(f"trained for {model.num_timesteps:,} updates, {speed:.0f} a second")

@@ -13,22 +13,33 @@ import torch
 from rich.console import Console
 
 from vlmrl.errors import UserError
+from vlmrl.judges.human import PeopleSettings
 from vlmrl.reward_models.base import scores_clips
 from vlmrl.workflows.audit.preflight import Preflight, preflight_line
 from vlmrl.workflows.audit.results import Audited
-from vlmrl.workflows.audit.run import short_audit, short_preflight, verdict_line
+from vlmrl.workflows.audit.run import can_be_audited, short_audit, short_preflight, verdict_line
 from vlmrl.workflows.build import Parts, build_parts, resolve_device, settled
 from vlmrl.workflows.config.audit import AUDIT_SCENE_KEYS
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.learned_rewards import described
 from vlmrl.workflows.policies import SampledPolicy
-from vlmrl.workflows.report import make_console, print_paths, python_command, results_table, shown
+from vlmrl.workflows.report import (
+    doing,
+    episodes_each,
+    make_console,
+    print_measuring,
+    print_paths,
+    python_command,
+    results_table,
+    shown,
+)
 from vlmrl.workflows.rollouts import Episodes, Policy, measure, record_clip
 from vlmrl.workflows.run_folder import RunFolder
 
 # Evaluation starts from seeds that no training environment uses.
 EVAL_SEED = 1_000_000
 FILMED = ("untrained", "trained")
+FILMED_EPISODES = 3
 
 Work = Callable[[TrainConfig, Parts, str, Console], RunFolder]
 
@@ -53,6 +64,23 @@ def run_training(settings: TrainConfig, train: Work) -> RunFolder:
         return train(settled(settings, parts.model), parts, device, console)
     finally:
         parts.close()
+
+
+def check_longer(settings: TrainConfig, done: int) -> None:
+    """Refuse to go on with a run that is as long as was asked; before anything is built, which takes its time.
+
+    Args:
+        settings: Settings of the run.
+        done: Steps that it has taken.
+
+    Raises:
+        UserError: It is.
+    """
+    if done >= settings.total_timesteps:
+        raise UserError(
+            f"There is nothing left to do: the run '{shown(Path(settings.run_dir))}' stands at step {done:,}, and "
+            f"total_timesteps is {settings.total_timesteps:,}. To train on, give more: total_timesteps={2 * done}."
+        )
 
 
 def announce(
@@ -96,6 +124,9 @@ def announce(
     console.print(
         f"run: {shown(folder.path)}   (curves: tensorboard --logdir {shown(folder.path.parent.parent)})", soft_wrap=True
     )
+    if settings.judge is not None and settings.asks_judge and isinstance(settings.judge.config, PeopleSettings):
+        page = f"{python_command()} -m vlmrl.label run={shown(folder.path)}"
+        console.print(f"people answer at a page: {page}", soft_wrap=True, highlight=False)
 
 
 def audit_reward(settings: TrainConfig, parts: Parts, console: Console) -> Audited | Preflight | None:
@@ -106,10 +137,12 @@ def audit_reward(settings: TrainConfig, parts: Parts, console: Console) -> Audit
     if not settings.audit or settings.resume:
         return None
     if scores_clips(parts.model):
-        with console.status("Looking whether the reward sees anything…"):
+        with doing(console, "Looking whether the reward sees anything…"):
             return short_preflight(settings, parts, settings.seed)
+    if not can_be_audited(settings, parts):
+        return None
     try:
-        with console.status("Auditing the reward…"):
+        with doing(console, "Auditing the reward…"):
             return short_audit(settings, parts, settings.seed)
     except UserError as error:  # the states of this task cannot be drawn, which is no reason not to train
         console.print(f"audit of the reward: not possible. {error}", highlight=False)
@@ -157,12 +190,14 @@ def measure_policies(
     policies = {
         name: SampledPolicy(policy, settings.seed) if name in drawn else policy for name, policy in policies.items()
     }
+    print_measuring(console, settings.eval_episodes, policies)
     results = measure(policies, parts, settings.eval_episodes, settings.n_envs, seed, settings.progress_bar)
     if not settings.video:
         return results, None
     clip = Path(settings.video_dir) / f"{folder.path.parent.name}_{folder.path.name}.mp4"
-    with console.status("Filming the untrained and the trained policy…"):
-        record_clip({name: policies[name] for name in FILMED}, parts.env, clip, 3, seed)
+    with doing(console, "Filming the untrained and the trained policy…"):
+        filmed = {name: policies[name] for name in FILMED}
+        record_clip(filmed, parts.env, clip, FILMED_EPISODES, seed, settings.video_length)
     return results, clip
 
 
@@ -191,7 +226,7 @@ def report(
     summaries = {name: episodes.summary() for name, episodes in results.items()}
     result = {"steps": steps, "steps_per_second": round(speed, 1), "policies": summaries, **more}
     folder.result.write_text(json.dumps(result, indent=2) + "\n")
-    console.print(results_table(summaries, f"{settings.eval_episodes} episodes each, mean and 95 % interval"))
+    console.print(results_table(summaries, f"{episodes_each(settings.eval_episodes)}, mean and 95 % interval"))
     if all("success" not in summary for summary in summaries.values()):
         console.print("no predicate: nothing but the reward model says how well this went; look at the clip")
     console.print(f"trained for {steps:,} steps, {speed:.0f} a second")

@@ -144,6 +144,12 @@ def test_reading_finds(name: str) -> None:
     assert any(said in str(finding) for finding in findings), findings
 
 
+@pytest.mark.parametrize("statement", ["import os", "import numpy", "class A:\n    x = len([1])", "del np"])
+def test_what_may_not_stand_beside_functions_is_said_once(statement: str) -> None:
+    (finding,) = read(f"{statement}\n{GOOD}", TOY)
+    assert "only functions and constants may stand here" in str(finding) and finding.line == 1
+
+
 @pytest.mark.parametrize("name", RUN)
 def test_running_finds(name: str) -> None:
     lines, said = RUN[name]

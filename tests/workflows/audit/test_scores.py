@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -129,3 +131,5 @@ def test_reasons_say_the_figure_and_what_stands_in_the_way() -> None:
     assert "wrong words: standing (0.94)" in judge(figures, [control]).reason
     assert "AUROC 0.95 [0.92, 0.97]" in judge(figures, []).reason
     assert judge(figures, []).word == "GOOD" and judge(figures, []).advice == ""
+    close = replace(figures, auroc=Figure(0.95, 0.8985, 0.97))  # 0.90 would deny what follows
+    assert "AUROC 0.95 [0.898, 0.97]: the lower bound is below 0.9" in judge(close, []).reason

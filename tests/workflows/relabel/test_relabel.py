@@ -106,6 +106,17 @@ def test_a_reward_is_that_of_the_row_that_a_step_leads_to() -> None:
     assert Counting.seen == 8  # the first picture of an episode is not looked at
 
 
+@pytest.mark.parametrize(("env", "said"), [("none", "pictures from elsewhere"), ("humanoid", "humanoid")])
+def test_an_encoder_is_told_what_the_pictures_show(env: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Counting, place: str) -> None:
+        raise UserError(f"This is '{place}'.")
+
+    monkeypatch.setattr(Counting, "check_env", refuse)
+    write("minari", "a-v0", [episode(0)])
+    with pytest.raises(UserError, match=f"This is '{said}'"):
+        relabel(settings("dataset=a-v0", "out=b-v0", f"env={env}", "reward=clip"))
+
+
 def test_where_rewards_come_from_is_written_down() -> None:
     write("minari", "a-v0", [episode(0)])
     relabel(settings("dataset=a-v0", "out=b-v0"))
@@ -246,6 +257,12 @@ def test_without_a_task_ground_truth_is_what_was_recorded() -> None:
     relabel(settings("dataset=a-v0", "out=b-v0"))
     relabel(settings("dataset=b-v0", "out=c-v0", "reward=ground_truth", "goal=null"))  # the truth, not the model's
     np.testing.assert_array_equal(minari.load_dataset("c-v0")[0].rewards, episode(0).rewards)
+
+
+def test_a_sentence_that_no_reward_reads_is_refused() -> None:
+    write("minari", "a-v0", [episode(0)])
+    with pytest.raises(UserError, match=r"reward=ground_truth reads none.*reward=clip"):
+        settings("dataset=a-v0", "out=b-v0", "reward=ground_truth", "goal=be bright")
 
 
 def test_episodes_with_sentences_of_their_own_need_no_goal(tmp_path: Path) -> None:

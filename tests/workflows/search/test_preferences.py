@@ -7,6 +7,7 @@ import itertools
 import json
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from tests.workflows.search.test_search import ANSWERS, Sampled, Trainer, fenced, program
+from tests.workflows.search.test_search import ANSWERS, Sampled, Trainer, fenced, program, settings_of
 from vlmrl.commands import compose, plain
 from vlmrl.errors import UserError
+from vlmrl.judges.base import Answer
+from vlmrl.judges.ground_truth import GroundTruthConfig, GroundTruthJudge
 from vlmrl.judges.store import AnswerStore
-from vlmrl.reward_models.confinement.process import measured_level
 from vlmrl.reward_models.programs.prompt import text
 from vlmrl.workflows.config.label import LabelConfig
 from vlmrl.workflows.config.search import SearchConfig, search_settings
@@ -86,21 +88,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
 
 
 def _settings(folder: Path, *overrides: str, resume: bool = False) -> SearchConfig:
-    given = [
-        "env=cartpole",
-        "reward.completions=judge",
-        "reward.temperature=1",
-        f"reward.confinement={measured_level()}",
-        "total_timesteps=1000",
-        "rounds=2",
-        "samples=4",
-        "feedback=clips",
-        "clip_size=16",
-        *overrides,
-    ]
-    return search_settings(
-        {**plain(compose("search", given)), "run_dir": str(folder), "resume": "x" if resume else None}
-    )
+    return settings_of(folder, "feedback=clips", "clip_size=16", *overrides, resume=resume)
 
 
 def _id(quality: float) -> str:
@@ -215,15 +203,57 @@ def test_without_a_task_the_films_are_all_there_is(tmp_path: Path, trainer: Trai
     assert json.loads(json.dumps(settings.plain())) == json.loads(json.dumps(search_settings(settings.plain()).plain()))
 
 
-def test_who_cannot_compare_is_refused_at_start(tmp_path: Path, trainer: Trainer) -> None:
-    from vlmrl.workflows.search.preferences import Rater
+@pytest.mark.parametrize("missing", ["kind", "writer"])
+def test_a_search_that_cannot_start_leaves_nothing(
+    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    if missing == "kind":
+        monkeypatch.setattr(GroundTruthJudge, "kinds", frozenset({"text"}))
+        overrides, said = ["reward.completions=recorded", "samples=1", "rounds=1"], "does not compare clips"
+    else:
+        overrides, said = ["judge=openai", "judge.base_url=http://127.0.0.1:9/v1"], "endpoint"
+    with pytest.raises(UserError, match=said):
+        search(_settings(tmp_path / "search", "judge@rater=ground_truth", *overrides))
+    assert not (tmp_path / "search").exists()
 
-    class Deaf:
-        class judge:  # noqa: N801
-            kinds, name = frozenset({"text"}), "deaf"
 
-    with pytest.raises(UserError, match="does not compare clips"):
-        Rater(Deaf(), "a goal", None, "")  # type: ignore[arg-type]
+class Unwell(GroundTruthJudge):
+    """Answers two comparisons, then none until it is well."""
+
+    well = False
+
+    def __init__(self, config: GroundTruthConfig):
+        super().__init__(config)
+        self.asked = 0
+
+    def ask(self, questions: Any, calls: Any) -> Iterator[tuple[int, Any]]:
+        for i, answer in super().ask(questions, calls):
+            self.asked += 1
+            yield i, answer if self.well or self.asked <= 2 else Answer("error", error="the server is on fire")
+
+
+def test_a_rater_that_fails_late_loses_nothing(
+    tmp_path: Path, trainer: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlmrl.workflows.search import preferences
+
+    monkeypatch.setattr(preferences, "POLL", 0.01)
+    monkeypatch.setattr(GroundTruthConfig, "build", lambda self, encoder=None, device="cpu": Unwell(self))
+    folder, given = tmp_path / "search", ["judge@rater=ground_truth"]
+    # More failures than a question may have: each search that goes on may ask as often again.
+    for resume in (False, True):
+        with pytest.raises(UserError, match="the server is on fire") as ended:
+            search(_settings(folder, *given, resume=resume), Sampled(ANSWERS))
+        said = str(ended.value)
+        assert "Nothing is lost" in said and f"-m vlmrl.search resume={folder}" in said and "given up" not in said
+    before = list(trainer.runs)
+    store = AnswerStore(folder / "answers.sqlite")
+    kept = sum(entry.answer is not None for entry in store.questions("comparison"))
+    store.close()
+    assert before and kept >= 2
+    monkeypatch.setattr(Unwell, "well", True)
+    _check(search(_settings(folder, *given, resume=True), Sampled(ANSWERS)), "ground_truth")
+    assert len(trainer.runs) == len(set(trainer.runs)) and trainer.runs[: len(before)] == before
 
 
 def test_a_film_shows_an_episode_and_its_truth(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from vlmrl.errors import UserError
 from vlmrl.judges.base import TextQuestion
 from vlmrl.reward_models.confinement.process import measured_level
 from vlmrl.reward_models.programs.prompt import text
-from vlmrl.workflows.config.search import SearchConfig, search_settings
+from vlmrl.workflows.config.search import SearchConfig, resumed_search_settings, search_settings
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.run_folder import RunFolder, create
 from vlmrl.workflows.search import run as search_run
@@ -71,7 +71,7 @@ class Trainer:
         return folder
 
 
-def _settings(folder: Path, *overrides: str, resume: bool = False) -> SearchConfig:
+def settings_of(folder: Path, *overrides: str, resume: bool = False) -> SearchConfig:
     given = [
         "env=cartpole",
         "reward.completions=judge",
@@ -109,7 +109,7 @@ def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
 
 def test_the_best_program_is_found_and_reported_with_other_seeds(tmp_path: Path, trainer: Trainer) -> None:
     writer = Sampled(ANSWERS)
-    result = search(_settings(tmp_path / "search"), writer)
+    result = search(settings_of(tmp_path / "search"), writer)
     ids = {quality: candidate_id(program(quality) + "\n") for quality in (0.1, 0.2, 0.5, 0.6, 0.7)}
     turned = candidate_id(program(0.9, "-") + "\n")
     assert result["best"] == ids[0.7] and result["first"] == ids[0.5]
@@ -135,13 +135,13 @@ def test_the_best_program_is_found_and_reported_with_other_seeds(tmp_path: Path,
 def test_a_search_that_was_killed_ends_as_it_would_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Trainer()
     monkeypatch.setattr(search_run, "train", whole)
-    expected = search(_settings(tmp_path / "whole"), Sampled(ANSWERS))
+    expected = search(settings_of(tmp_path / "whole"), Sampled(ANSWERS))
     first, second = Trainer(die_after=4), Trainer()
     monkeypatch.setattr(search_run, "train", first)
     with pytest.raises(KeyboardInterrupt):
-        search(_settings(tmp_path / "cut"), Sampled(ANSWERS))
+        search(settings_of(tmp_path / "cut"), Sampled(ANSWERS))
     monkeypatch.setattr(search_run, "train", second)
-    assert search(_settings(tmp_path / "cut", resume=True), Sampled(ANSWERS)) == expected
+    assert search(settings_of(tmp_path / "cut", resume=True), Sampled(ANSWERS)) == expected
     assert first.runs + second.runs == whole.runs  # nothing is done twice
 
 
@@ -169,13 +169,26 @@ def test_what_makes_no_sense_is_refused_at_start(tmp_path: Path, overrides: list
             search_settings(values)
         return
     with pytest.raises(UserError, match=said):
-        _settings(tmp_path, *overrides)
+        settings_of(tmp_path, *overrides)
 
 
 def test_nothing_worth_training_with_is_an_error(tmp_path: Path, trainer: Trainer) -> None:
     with pytest.raises(UserError, match="No program was worth training with"):
-        search(_settings(tmp_path / "search", "samples=1", "rounds=1"), Sampled({0: fenced(program(0.9, "-"))}))
+        search(settings_of(tmp_path / "search", "samples=1", "rounds=1"), Sampled({0: fenced(program(0.9, "-"))}))
     assert trainer.runs == []
+
+
+def test_a_search_goes_on_with_its_own_settings_but_for_how_judges_are_asked(tmp_path: Path) -> None:
+    stored = settings_of(tmp_path, "judge=openai", "judge.max_calls=2", "judge@rater=hybrid").plain()
+    now = {"resume": "x", "run_dir": str(tmp_path), "threads": 3, "judge": {"name": "encoder", "max_calls": 20}}
+    gone_on = resumed_search_settings(now, stored, ["resume", "threads", "judge.max_calls"])
+    assert gone_on.train.judge is not None and gone_on.train.judge.config.max_calls == 20
+    assert gone_on.train.judge.config.model == stored["judge"]["model"] and gone_on.train.threads == 3
+    for key in ("rounds", "judge.model", "judge", "reward.temperature", "rater.raters"):
+        with pytest.raises(UserError, match=f"so {key}= cannot be given"):
+            resumed_search_settings({**now, "rater": {"raters": 2}}, stored, ["resume", key])
+    with pytest.raises(UserError, match="base_url"):  # the rater of this search has no address
+        resumed_search_settings({**now, "rater": {"base_url": "http://x"}}, stored, ["rater.base_url"])
 
 
 def _plain_round_trip(settings: SearchConfig) -> dict[str, Any]:
@@ -183,5 +196,5 @@ def _plain_round_trip(settings: SearchConfig) -> dict[str, Any]:
 
 
 def test_settings_survive_their_folder(tmp_path: Path) -> None:
-    settings = _settings(tmp_path)
+    settings = settings_of(tmp_path)
     assert search_settings({**_plain_round_trip(settings)}) == settings

@@ -10,7 +10,6 @@ from stable_baselines3.common.callbacks import BaseCallback
 from vlmrl.agents import checkpoints
 from vlmrl.agents.checkpoints import Checkpoint, random_state, set_random_state
 from vlmrl.agents.offline.algorithm import OfflineAlgorithm
-from vlmrl.errors import UserError
 
 
 def save(model: OfflineAlgorithm, folder: Path) -> Checkpoint:
@@ -29,14 +28,9 @@ def restore(model_class: type[OfflineAlgorithm], checkpoint: Checkpoint, device:
     Raises:
         UserError: A file of the checkpoint is missing or broken.
     """
-    try:
+    with checkpoints.reading(checkpoint):
         model = model_class.load(checkpoint.model, device=device)
         state = pickle.loads(checkpoint.state.read_bytes())
-    except (OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise UserError(
-            f"The checkpoint '{checkpoint.path}' cannot be read ({type(error).__name__}: {error}). "
-            "An older one may be beside it."
-        ) from error
     set_random_state(state)
     return model
 

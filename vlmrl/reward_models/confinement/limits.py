@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import resource
 import signal
+import time
 from contextlib import suppress
 
 MEMORY = 1 << 30  # bytes of address space: numpy takes about a fifth
-CPU_SECONDS = 6 * 3600  # of a whole run, whose calls take microseconds; each call has a deadline of its own
+CPU_SECONDS = 6 * 3600  # for all calls together, which take microseconds each and have a deadline of their own
+GRACE = 60  # seconds of processor time after which what ignores SIGXCPU is killed
 FILES = 8  # descriptors: three are open
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
 
 
-def set_rlimits() -> None:
+def set_rlimits(cpu_seconds: int) -> None:
     """Limit memory, processor time, files and processes; soft below hard for time, so that SIGXCPU comes.
+
+    Args:
+        cpu_seconds: Processor time that the process may take from now on; the import of numpy does not count.
 
     Raises:
         OSError: The system refuses.
         ValueError: The system refuses: a limit is below it already.
     """
+    cpu_end = math.ceil(time.process_time()) + cpu_seconds
     for limit, soft, hard in (
         (resource.RLIMIT_AS, MEMORY, MEMORY),
-        (resource.RLIMIT_CPU, CPU_SECONDS, CPU_SECONDS + 60),
+        (resource.RLIMIT_CPU, cpu_end, cpu_end + GRACE),
         (resource.RLIMIT_NOFILE, FILES, FILES),
         (resource.RLIMIT_NPROC, 0, 0),  # does not bind root; there it is the filter of system calls that forbids fork
         (resource.RLIMIT_CORE, 0, 0),

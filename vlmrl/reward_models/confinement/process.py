@@ -20,6 +20,7 @@ import numpy as np
 from vlmrl.errors import UserError, unknown
 from vlmrl.quantities import Abstraction
 from vlmrl.reward_models.confinement import landlock, seccomp
+from vlmrl.reward_models.confinement.limits import CPU_SECONDS
 from vlmrl.reward_models.confinement.worker import (
     CALL,
     CHUNK,
@@ -48,7 +49,7 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from confinement import worker
 del sys.path[0]
-worker.main(int(sys.argv[2]), sys.argv[3])
+worker.main(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
 """
 
 
@@ -57,7 +58,8 @@ class ProgramError(Exception):
 
     Attributes:
         kind: "exception": it raised; "contract": what it returned is not what was agreed; "killed": the kernel ended
-            it; "timeout": it had no answer in time; "protocol": it sent something else than an answer.
+            it; "cpu_limit": it used up its processor time; "timeout": it had no answer in time; "protocol": it sent
+            something else than an answer.
         line: Line of the program, from 1 on; 0 where there is none.
     """
 
@@ -99,21 +101,30 @@ class ConfinedProgram:
         abstraction: What it reads.
         level: How it is confined.
         timeout: Seconds that a call may take; then the process is killed.
+        cpu_limit: Seconds of processor time that all calls together may take; then the kernel ends the process.
 
     Raises:
         ProgramError: The program cannot be loaded.
         UserError: The process cannot be confined like that here.
     """
 
-    def __init__(self, source: str, abstraction: Abstraction, level: Level = "full", timeout: float = 5.0):
+    def __init__(
+        self,
+        source: str,
+        abstraction: Abstraction,
+        level: Level = "full",
+        timeout: float = 5.0,
+        cpu_limit: int = CPU_SECONDS,
+    ):
         check_level(level)
         self.source, self.abstraction, self.level, self.timeout = source, abstraction, level, timeout
+        self._cpu_limit = cpu_limit
         self._names: tuple[bytes, tuple[str, ...]] = (b"", ())
         self._asked = 0  # requests so far
         self._waiting: deque[tuple[int, int]] = deque()  # number and rows of those that are not answered, in order
         self._answers: dict[int, Result | ProgramError] = {}  # answers that nobody has asked for yet
         self._data = b""  # of an answer that has come in part
-        self._process = _spawn(level)
+        self._process = _spawn(level, cpu_limit)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
         os.set_blocking(self._in, False)
@@ -166,6 +177,7 @@ class ConfinedProgram:
 
         Raises:
             ProgramError: The process is gone, or it does not take more.
+            ValueError: States are of another size than the abstraction's.
         """
         rows, width = len(states), actions.shape[1]
         if states.shape[1] != self.abstraction.size:
@@ -212,7 +224,7 @@ class ConfinedProgram:
         try:
             kind, _ = self._receive(time.monotonic() + START_TIMEOUT)
         except ProgramError as error:
-            self.close_reading()
+            self._end_at_start()
             raise UserError(
                 f"The process that reward programs run in did not start with reward.confinement={self.level}: "
                 f"{error} {self._said}"
@@ -222,14 +234,14 @@ class ConfinedProgram:
         layout = [(list(path), leaf.start, list(leaf.shape)) for path, leaf in self.abstraction.leaves()]
         self.collect(self._ask(LOAD, 0, json.dumps({"source": self.source, "layout": layout}).encode()))
 
-    def close_reading(self) -> None:
+    def _end_at_start(self) -> None:
         """Keep what the process wrote on its standard error, before it could take a program, and end it."""
-        self.kill()
+        self._kill()
         assert self._process.stderr is not None
         self._said = self._process.stderr.read(LONGEST_MESSAGE).decode(errors="replace")
         self.close()
 
-    def kill(self) -> None:
+    def _kill(self) -> None:
         """Kill the process group."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -325,12 +337,12 @@ class ConfinedProgram:
         left = deadline - time.monotonic()
         ready = poll.poll(max(left, 0) * 1000)
         if not ready:
-            self.kill()
+            self._kill()
             raise ProgramError("timeout", f"it did not answer within {self.timeout:g} s and was killed")
         return ready
 
     def _broken(self, what: str) -> ProgramError:
-        self.kill()
+        self._kill()
         return ProgramError("protocol", f"it sent {what} and was killed")
 
     def _ended(self) -> ProgramError:
@@ -341,15 +353,17 @@ class ConfinedProgram:
             return self._broken("the end of its output")
         if code == -signal.SIGSYS:
             return ProgramError("killed", "it was killed for a system call that a reward has no use for")
+        if code == -signal.SIGXCPU:
+            return ProgramError("cpu_limit", f"it has computed for all of the {self._cpu_limit:,} s that it may")
         if code < 0:
             return ProgramError("killed", f"it was ended by {signal.Signals(-code).name}")
         return ProgramError("killed", f"it ended by itself, exit code {code}")
 
 
-def _spawn(level: Level) -> subprocess.Popen[bytes]:
+def _spawn(level: Level, cpu_limit: int) -> subprocess.Popen[bytes]:
     room = Path(__file__).parents[1]
     return subprocess.Popen(
-        [sys.executable, "-I", "-c", _START, str(room), str(os.getpid()), level],
+        [sys.executable, "-I", "-c", _START, str(room), str(os.getpid()), level, str(cpu_limit)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -33,12 +33,13 @@ CHUNK = 1 << 16  # bytes read at once: as much as a pipe holds
 SOURCE = "<program>"
 
 
-def main(parent: int, level: str) -> None:
+def main(parent: int, level: str, cpu_seconds: int) -> None:
     """Serve.
 
     Args:
         parent: Process id of the parent.
         level: "full", "rlimit" or "none"; a layer that cannot be had ends the process before any program is taken.
+        cpu_seconds: Processor time after which the process is ended, unless the level is "none".
     """
     warnings.simplefilter("ignore")  # a warning would look for a line of source in a file
     np.seterr(all="ignore")
@@ -49,7 +50,7 @@ def main(parent: int, level: str) -> None:
         if sys.platform.startswith("linux"):
             limits.die_with_parent(parent)
             limits.no_new_privileges()
-        limits.set_rlimits()
+        limits.set_rlimits(cpu_seconds)
     if level == "full":
         landlock.deny_all()
         seccomp.allow_computing(READS, WRITES)

@@ -78,6 +78,7 @@ class DeskWriter:
         """See `Writer`."""
         (answer,) = self._desk.ask([question])
         if answer.is_error:
+            self._desk.forget_failures([question])  # the command ends here; the next one may ask as often again
             raise UserError(
                 f"{self.name} wrote no reward program: {answer.error}. What was answered before is in the answer store "
                 "and is not asked again; reward.completions=recorded takes the programs that come with the suite."

@@ -22,6 +22,7 @@ MOST_NODES = 4000
 DEEPEST = 40  # nested nodes
 LONGEST_LOOP = 1000  # rounds of a loop over range()
 PARAMETERS = ("state", "action")
+TOP_LEVEL = (ast.FunctionDef, ast.Assign, ast.AnnAssign, ast.Expr)  # what a program consists of
 
 NODES = (
     # fmt: off
@@ -183,20 +184,17 @@ class _Reader:
             given = [argument.arg for argument in main.args.args]
             if tuple(given) != PARAMETERS:
                 self._find(f"the arguments of {FUNCTION} must be (state, action), not ({', '.join(given)})", main)
-        for node in tree.body:
-            if ast.unparse(node) in IMPORTED:
-                continue
-            if not isinstance(node, ast.FunctionDef | ast.Assign | ast.AnnAssign | ast.Expr):
+        body = [node for node in tree.body if ast.unparse(node) not in IMPORTED]
+        for node in body:
+            if not isinstance(node, TOP_LEVEL):
                 self._find(f"only functions and constants may stand here, not {_word(node)}", node)
         self._globals = {node.name for node in functions} | _bound(
             [node for node in tree.body if not isinstance(node, ast.FunctionDef)]
         )
-        for node in tree.body:
-            if ast.unparse(node) in IMPORTED:
-                continue
+        for node in body:
             if isinstance(node, ast.FunctionDef):
                 self._function(node)
-            else:
+            elif isinstance(node, TOP_LEVEL):  # of anything else it is said already that it may not stand here
                 self._walk(node, set(), {})
 
     def _function(self, node: ast.FunctionDef) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -19,6 +18,7 @@ from vlmrl.workflows.audit.scores import Figures, Judge
 from vlmrl.workflows.audit.scripted import ScriptedClips, enough
 from vlmrl.workflows.build import Parts, build_model
 from vlmrl.workflows.config.scene import SceneConfig
+from vlmrl.workflows.report import figures_table
 
 MEANS = ("auroc", "nearly", "precision", "recall")
 
@@ -103,10 +103,7 @@ HEADERS = ("under the words of each task", "scenes", "AUROC", "… nearly done",
 def by_task_table(tasks: Sequence[ByTask]) -> Table:
     """Lay out what was found, a line a task."""
     title = "every task of the environment; scenes in which it was done, thresholds from scenes apart"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column(HEADERS[0])
-    for header in HEADERS[1:]:
-        table.add_column(header, justify="right", no_wrap=True)
+    table = figures_table(title, *HEADERS)
     for line in lines_of(tasks):
         table.add_row(*map(escape, line))
     return table

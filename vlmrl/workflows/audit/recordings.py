@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from vlmrl.datasets.base import Dataset, open_dataset
-from vlmrl.encoders.base import Encoder
+from vlmrl.encoders.base import ELSEWHERE, Encoder
 from vlmrl.errors import UserError
 from vlmrl.reward_models.base import RewardModel, Words
 from vlmrl.serving.local import LocalConfig
@@ -29,8 +28,9 @@ from vlmrl.workflows.audit.progress import clock
 from vlmrl.workflows.audit.recordings_page import write_page
 from vlmrl.workflows.build import resolve_device
 from vlmrl.workflows.config.audit import AuditConfig
+from vlmrl.workflows.config.scene import NO_ENV
 from vlmrl.workflows.relabel.score import choose_cameras
-from vlmrl.workflows.report import make_console, shown
+from vlmrl.workflows.report import figures_table, make_console, shown
 from vlmrl.workflows.run_folder import create
 
 COLOURS = {"PASS": "green", "WEAK": "yellow", "FAIL": "red"}
@@ -119,7 +119,7 @@ def audit_recordings(settings: AuditConfig) -> Findings:
     service = LocalConfig(store=_store(dataset)).build(settings.scene.encoder.config, resolve_device(settings.device))
     notes, problems = Notes(), dict[str, str]()
     try:
-        service.encoder.check_env(settings.scene.env.name)
+        service.encoder.check_env(ELSEWHERE if settings.scene.env.name == NO_ENV else settings.scene.env.name)
         cameras = choose_cameras(dataset, settings.cameras, needed=True)
         clips = list(read_clips(dataset, service, cameras, labels, problems, settings.progress_bar))
         _check(clips, problems, settings.dataset)
@@ -208,10 +208,7 @@ def _print(
 def tables(found: Sequence[Findings]) -> Iterator[Table]:
     """Lay out what was found, a column for each way to value frames."""
     for title, lines in lines_of(found).items():
-        table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        table.add_column("")
-        for entry in found:
-            table.add_column(entry.name, justify="right", no_wrap=True)
+        table = figures_table(title, "", *(entry.name for entry in found))
         for name, cells in lines:
             table.add_row(name, *map(escape, cells))
         yield table

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -34,7 +33,7 @@ from vlmrl.workflows.build import Parts, build_model, build_parts, resolve_devic
 from vlmrl.workflows.config.audit import SCRIPTS, AuditConfig
 from vlmrl.workflows.config.scene import SceneConfig
 from vlmrl.workflows.predicates import write
-from vlmrl.workflows.report import letters, make_console, shown
+from vlmrl.workflows.report import figures_table, letters, make_console, shown
 from vlmrl.workflows.run_folder import create
 
 OWN = 4  # every so many scenes of a script is about the task itself, the others about all tasks in turn
@@ -175,6 +174,21 @@ def _scores(model: RewardModel, states: LabelledStates, embeddings: Mapping[str,
             close()
 
 
+def can_be_audited(scene: SceneConfig, parts: Parts) -> bool:
+    """Return whether there is something that `short_audit` could look at.
+
+    There is not without a predicate or pictures, nor for a reward that looks at more than a state where no script plays
+    clips.
+    """
+    if parts.env.task.predicate is None or parts.encoder is None:
+        return False
+    return _scripted(scene, parts) or not why_not(parts.model)
+
+
+def _scripted(scene: SceneConfig, parts: Parts) -> bool:
+    return scene.env.name in SCRIPTS and not why_no_film(parts.model)
+
+
 def short_audit(scene: SceneConfig, parts: Parts, seed: int) -> Audited | None:
     """Audit the reward that an agent is about to be trained on, in seconds.
 
@@ -184,17 +198,14 @@ def short_audit(scene: SceneConfig, parts: Parts, seed: int) -> Audited | None:
         seed: Seed of the states; nothing that others draw from is touched.
 
     Returns:
-        None where there is nothing to audit: no predicate, no picture, or a reward that looks at more than a state and
-        no script to play clips.
+        None where there is nothing to audit, see `can_be_audited`.
     """
-    if parts.env.task.predicate is None or parts.encoder is None:
+    if not can_be_audited(scene, parts):
         return None
-    scripted = scene.env.name in SCRIPTS and not why_no_film(parts.model)
-    if not scripted and why_not(parts.model):
-        return None
+    assert parts.encoder is not None
     alpha = getattr(scene.reward.config, "alpha", None)
     only = Candidate("a", parts.encoder.name, scene.words, alpha, scene.reward.config, parts.model)
-    if scripted:
+    if _scripted(scene, parts):
         states: LabelledStates = _play(scene, parts, SHORT_SCENES, seed, own=2).labelled(scene.task.name, seed)
         check_labels(states, f"In {SHORT_SCENES} scenes", "take a task that the script reaches more often")
     else:
@@ -319,10 +330,7 @@ def _print(console: Console, settings: AuditConfig, results: list[Audited], note
 
 def _figures_table(results: list[Audited]) -> Table:
     title = f"on {results[0].states.noun}s apart from those that chose, with 95 % intervals"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("", no_wrap=True)
-    for header in ("AUROC", "… nearly done", "Pearson", "EPIC distance", "precision", "recall"):
-        table.add_column(header, justify="right", no_wrap=True)
+    table = figures_table(title, "", "AUROC", "… nearly done", "Pearson", "EPIC distance", "precision", "recall")
     for entry in results:
         figures = entry.figures
         cells = (figures.auroc, figures.nearly, figures.pearson, figures.epic, figures.precision, figures.recall)
@@ -333,10 +341,7 @@ def _figures_table(results: list[Audited]) -> Table:
 
 def _controls_table(entry: Audited) -> Table:
     title = f"controls of {entry.candidate.letter}: each must fail"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("control")
-    for header in ("AUROC", "lead of the reward", ""):
-        table.add_column(header, justify="right", no_wrap=True)
+    table = figures_table(title, "control", "AUROC", "lead of the reward", "")
     for control in entry.controls:
         table.add_row(
             *map(escape, (control.name, cell(control.auroc), cell(control.lead))),

@@ -110,6 +110,7 @@ class Judge:
         self._weights = group_weights(self._groups, self._done, seed=seed)
         self._nearly = self._done | (states.kind[self.measured] == "nearly")
         self._shuffled = rng.permutation(len(states))
+        self._seed = seed
 
     def figures(self, scores: np.ndarray) -> Figures:
         """Measure a reward.
@@ -160,7 +161,7 @@ class Judge:
         done, groups = self._done[chosen], self._groups[chosen]
         if done.all():
             return None
-        resampled = auroc(scores[chosen], done, group_weights(groups, done))
+        resampled = auroc(scores[chosen], done, group_weights(groups, done, seed=self._seed))
         return _widened(float(auroc(scores[chosen], done)[0]), resampled, done, groups)
 
 

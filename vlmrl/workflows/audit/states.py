@@ -145,6 +145,7 @@ def draw_states(
 
     Raises:
         UserError: Too few states of one label were found, or programs cannot read the environment.
+        ValueError: The task has no predicate.
     """
     task = settings.task
     if task.predicate is None:

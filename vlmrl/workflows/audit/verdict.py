@@ -71,7 +71,7 @@ def _judged(
     figures: Figures, controls: Sequence[Control], noun: str, more: str
 ) -> tuple[Literal["GOOD", "WEAK", "USELESS"], str]:
     area = figures.auroc
-    measured = f"AUROC {area.value:.2f} [{area.low:.2f}, {area.high:.2f}]"
+    measured = f"AUROC {area.value:.2f} [{_written(area.low)}, {area.high:.2f}]"
     passed = [control for control in controls if not fails(control)]
     if figures.pearson is None:
         return "USELESS", f"The reward is the same in all {noun}s."
@@ -85,6 +85,14 @@ def _judged(
     if passed:
         return "WEAK", f"{measured}, but a control does as well: {_names(passed)}."
     return "GOOD", f"{measured}: the lower bound is at least {GOOD_AUROC}, and every control fails."
+
+
+def _written(low: float) -> str:
+    """Write a lower bound with two digits, or with as many as show on which side of `GOOD_AUROC` it lies."""
+    digits = 2
+    while digits < 6 and (round(low, digits) >= GOOD_AUROC) != (low >= GOOD_AUROC):
+        digits += 1
+    return f"{low:.{digits}f}"
 
 
 def _also(passed: Sequence[Control]) -> str:

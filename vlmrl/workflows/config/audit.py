@@ -35,6 +35,9 @@ class AuditConfig:
 
     `run_dir` is the folder of this audit here. `scene` holds the keys that are those of `vlmrl.train`. `encoders` is
     empty where the scene's own is the only one.
+
+    Raises:
+        UserError: The settings contradict each other.
     """
 
     scene: SceneConfig

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from vlmrl.errors import UserError
 from vlmrl.typed import Count, Natural, Share, typed
-from vlmrl.workflows.config.scene import SCENE_KEYS, SceneConfig, check_device, chosen, import_plugins
+from vlmrl.workflows.config.scene import SCENE_KEYS, SceneConfig, check_device, chosen, import_plugins, plain_with_scene
 
 ALONE = ("reward", "scorer", "goal", "baseline")  # keys of a scene that recording has no use for
 
@@ -19,6 +19,9 @@ class CollectConfig:
 
     `run_dir` is the folder of this recording here. `scene` says where policies from outside act; None where no
     environment is named.
+
+    Raises:
+        UserError: The settings contradict each other.
     """
 
     run: str | None
@@ -57,9 +60,7 @@ class CollectConfig:
 
     def plain(self) -> dict[str, Any]:
         """Return plain values in the form of the yaml file."""
-        values = asdict(self)
-        del values["scene"]
-        return values | (self.scene.plain() if self.scene is not None else {})
+        return plain_with_scene(self, self.scene)
 
 
 def collect_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> CollectConfig:

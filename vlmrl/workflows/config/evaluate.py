@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from vlmrl.errors import UserError
@@ -14,6 +14,7 @@ from vlmrl.workflows.config.scene import (
     check_device,
     chosen,
     import_plugins,
+    plain_with_scene,
 )
 
 
@@ -23,6 +24,9 @@ class EvaluateConfig:
 
     `run_dir` is the folder of this evaluation here. `scene` holds the keys that are those of `vlmrl.train`; None where
     no environment is named: policies from outside are then measured in that of the first run.
+
+    Raises:
+        UserError: The settings contradict each other.
     """
 
     runs: tuple[str, ...]
@@ -39,6 +43,7 @@ class EvaluateConfig:
     progress_bar: bool
     run_dir: str
     video_dir: str
+    video_length: Count = 1000
     plugins: tuple[str, ...] = ()
     trials: tuple[str, ...] = ()
     margin: Annotated[float, Range(0, 1, open=True)] = 0.1
@@ -69,9 +74,7 @@ class EvaluateConfig:
 
     def plain(self) -> dict[str, Any]:
         """Return plain values in the form of the yaml file; `evaluate_settings` reads them."""
-        values = asdict(self)
-        del values["scene"]
-        return values | (self.scene.plain() if self.scene is not None else {})
+        return plain_with_scene(self, self.scene)
 
 
 def evaluate_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> EvaluateConfig:

@@ -32,6 +32,9 @@ class FitConfig:
 
     `run_dir` is the run's own folder here, and `fit` holds the keys of the recipe. `recipe_name` is the reward's name
     where one is named, else the encoder's.
+
+    Raises:
+        UserError: The settings contradict each other.
     """
 
     recipe_name: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -65,7 +65,3 @@ def check_held_out(share: float) -> None:
     """
     if not 0 < share < 1:
         raise UserError(f"fit.held_out is {share}; some clips must be left out and some learned from.")
-
-
-# Keys of `configs/fit.yaml`, beside which each recipe has keys of its own.
-SHARED = frozenset(entry.name for entry in fields(Recipe)) | {"dataset"}

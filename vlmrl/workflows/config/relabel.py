@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from vlmrl.datasets.base import open_dataset
 from vlmrl.errors import UserError
 from vlmrl.typed import Natural, Positive, Share, typed
-from vlmrl.workflows.config.scene import NO_TASK, SCENE_KEYS, SceneConfig, check_device, chosen, import_plugins
+from vlmrl.workflows.config.scene import (
+    NO_TASK,
+    SCENE_KEYS,
+    SceneConfig,
+    check_device,
+    chosen,
+    import_plugins,
+    plain_with_scene,
+)
 
 TABLES = (".parquet", ".csv")
 NOWHERE = {"name": "none", "id": ""}  # the environment of data that does not say where it was recorded
@@ -23,6 +31,9 @@ class RelabelConfig:
     `run_dir` is the folder of this command here. `scene` says what should be done and what rewards it; where the
     command names no environment or task it is the one that the dataset was recorded with. With `own_sentences` the
     goal is what each episode says.
+
+    Raises:
+        UserError: The settings contradict each other.
     """
 
     dataset: str
@@ -61,9 +72,7 @@ class RelabelConfig:
 
     def plain(self) -> dict[str, Any]:
         """Return plain values in the form of the yaml file."""
-        values = asdict(self)
-        del values["scene"]
-        return values | self.scene.plain()
+        return plain_with_scene(self, self.scene)
 
 
 def relabel_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> RelabelConfig:
@@ -93,6 +102,11 @@ def relabel_settings(values: Mapping[str, Any], given: Iterable[str] = ()) -> Re
             shared["task"] = recorded.get("task", values["task"])
     choice = chosen(shared)
     wanted = getattr(choice["reward"].config, "uses_words", True)
+    if not wanted and shared.get("goal") is not None:
+        raise UserError(
+            f"goal= is a sentence, and reward={choice['reward'].name} reads none. Choose a reward that is made of "
+            "words, such as reward=clip, or leave goal= out."
+        )
     own_sentences = bool(wanted and shared["task"]["name"] == NO_TASK and shared.get("goal") is None)
     if own_sentences:
         shared["goal"] = EACH

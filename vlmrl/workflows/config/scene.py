@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vlmrl.agents import AGENTS
 from vlmrl.encoders import ENCODERS
@@ -19,6 +19,9 @@ from vlmrl.reward_models import REWARDS
 from vlmrl.reward_models.base import Words
 from vlmrl.serving import SCORERS
 from vlmrl.typed import Count, Share, typed
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 NO_TASK = "none"
 NO_ENV = "none"
@@ -173,6 +176,13 @@ class SceneConfig:
                 continue
             values[group] = {"name": values[group]["name"], **values[group]["config"]}
         return values
+
+
+def plain_with_scene(settings: DataclassInstance, scene: SceneConfig | None) -> dict[str, Any]:
+    """Return settings with a `scene` as plain values in the form of the yaml files, where they stand beside its own."""
+    values = asdict(settings)
+    del values["scene"]
+    return values | (scene.plain() if scene is not None else {})
 
 
 def import_plugins(modules: Any) -> None:

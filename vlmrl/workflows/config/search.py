@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -90,6 +90,26 @@ class SearchConfig:
         return {**self.train.plain(), **own}
 
 
+# What may change when a search is resumed: how fast and where it works, and how judges are reached and paid. None of it
+# is part of a question's key in the answer store, so that nothing is asked again.
+RESUME_MAY_CHANGE = ("device", "progress_bar", "threads")
+ASKING_MAY_CHANGE = (
+    "api_key_env",
+    "attempts",
+    "base_url",
+    "check",
+    "completion_price",
+    "concurrency",
+    "deadline_s",
+    "max_calls",
+    "max_cost",
+    "max_total_tokens",
+    "prompt_price",
+    "retries",
+    "timeout_s",
+)
+JUDGES_OF_A_SEARCH = ("judge", "rater")
+
 OWN = tuple(entry.name for entry in fields(SearchConfig) if entry.name != "train")
 
 
@@ -107,3 +127,30 @@ def search_settings(values: Mapping[str, Any]) -> SearchConfig:
         own["rater"] = choose(JUDGES, own["rater"])
     train = train_settings({name: value for name, value in values.items() if name not in own})
     return typed(SearchConfig, {**own, "train": train})
+
+
+def resumed_search_settings(values: Mapping[str, Any], stored: Mapping[str, Any], given: Iterable[str]) -> SearchConfig:
+    """Return the settings of a search that goes on: its own, but for what is given now and may change.
+
+    Args:
+        values: Plain values of this command, with `resume` and `run_dir`.
+        stored: Plain values of the search.
+        given: Keys that this command names.
+
+    Raises:
+        UserError: A key is given that would make it another search.
+    """
+    merged = {**stored, "resume": values["resume"], "run_dir": values["run_dir"]}
+    for key in sorted(set(given) - {"resume"}):
+        group, _, setting = key.partition(".")
+        if key in RESUME_MAY_CHANGE:
+            merged[key] = values[key]
+        elif group in JUDGES_OF_A_SEARCH and setting in ASKING_MAY_CHANGE and merged.get(group) is not None:
+            merged[group] = {**merged[group], setting: values[group][setting]}
+        else:
+            raise UserError(
+                f"resume goes on with the search's own settings, so {key}= cannot be given. What may change: "
+                f"{', '.join(RESUME_MAY_CHANGE)}; and of {' and '.join(JUDGES_OF_A_SEARCH)}, such as judge.max_calls: "
+                f"{', '.join(ASKING_MAY_CHANGE)}. For other settings start a new search."
+            )
+    return search_settings(merged)

@@ -52,6 +52,7 @@ class TrainConfig(SceneConfig):
     progress_bar: bool
     run_dir: str
     video_dir: str
+    video_length: Count = 1000
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -221,6 +222,7 @@ RESUME_MAY_CHANGE = (
     "threads",
     "device",
     "video_dir",
+    "video_length",
 )
 
 

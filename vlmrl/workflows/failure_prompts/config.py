@@ -23,6 +23,9 @@ class FailurePromptFitConfig(RecordingsRecipe):
         temperature: Divides the cosines.
         outcome_weight: Weight of telling success from failure beside telling clusters.
         held_out: Share of the clips that nothing is learned from.
+
+    Raises:
+        UserError: The settings contradict each other.
     """
 
     labels: str = ""

@@ -93,9 +93,10 @@ class LabelDesk:
         entry = next((entry for entry in self._questions() if entry.key == key), None)
         if entry is None:
             raise UserError("This comparison is not among those that are asked here.")
-        self._store.rate(key, rater, TURNED.get(verdict, verdict) if turned(key, rater) else verdict, seconds)
-        if rater == self._expert and verdict != "abstain":
-            self._store.set_gold(key, TURNED.get(verdict, verdict) if turned(key, rater) else verdict)
+        stored = TURNED.get(verdict, verdict) if turned(key, rater) else verdict
+        self._store.rate(key, rater, stored, seconds)
+        if rater == self._expert and stored != "abstain":
+            self._store.set_gold(key, stored)
 
     def undo(self, rater: str) -> Shown | None:
         """Take back a person's newest rating; None where there is none, or it is in use already."""

@@ -28,6 +28,9 @@ class LivFitConfig(RecordingsRecipe):
         crop: Least share of a frame's area that random crops keep; 1 crops nothing.
         margin: Of the triplet loss, in cosine.
         held_out: Share of the clips that nothing is learned from.
+
+    Raises:
+        UserError: The settings contradict each other.
     """
 
     objective: Literal["liv", "triplet"] = "liv"

@@ -93,22 +93,12 @@ def split(texts: tuple[str, ...], share: float, seed: int) -> tuple[list[int], l
 
 
 def _print(report: dict[str, Any], out: Path) -> None:
-    from rich import box
-    from rich.table import Table
-
     from vlmrl.workflows.liv.measure import FIGURES
-    from vlmrl.workflows.report import make_console, shown
+    from vlmrl.workflows.report import figures_table, make_console, shown
 
     console = make_console()
-    table = Table(
-        title=f"{report['clips']['held_out']} held-out clips, mean and 95 % interval",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("")
-    for header in ("before", "fine-tuned"):
-        table.add_column(header, justify="right", no_wrap=True)
+    title = f"{report['clips']['held_out']} held-out clips, mean and 95 % interval"
+    table = figures_table(title, "", "before", "fine-tuned")
     for name, title in FIGURES.items():
         cells = []
         for when in ("before", "after"):

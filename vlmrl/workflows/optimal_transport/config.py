@@ -26,6 +26,9 @@ class OptimalTransportFitConfig(RecordingsRecipe):
         temperature: Difference in cost, 0 to 2, that makes one clip e times as likely as another to be preferred.
         epsilon: Weight of the plan's entropy, as a share of the mean cost.
         held_out: Share of the clips whose comparisons are only measured on.
+
+    Raises:
+        UserError: The settings contradict each other.
     """
 
     clips: str = ""

@@ -18,17 +18,18 @@ from tqdm import tqdm
 
 import vlmrl
 from vlmrl.datasets.base import CorruptEpisode, Dataset, open_dataset
-from vlmrl.encoders.base import Encoder
+from vlmrl.encoders.base import ELSEWHERE, Encoder
 from vlmrl.errors import UserError
 from vlmrl.serving.settings import Service
 from vlmrl.workflows.build import resolve_device
 from vlmrl.workflows.config.relabel import RelabelConfig
+from vlmrl.workflows.config.scene import NO_ENV
 from vlmrl.workflows.relabel.index import FrameIndex
 from vlmrl.workflows.relabel.ledger import Ledger
 from vlmrl.workflows.relabel.ray_pass import Passed, encode_with_ray, require_ray_data
 from vlmrl.workflows.relabel.score import REMEMBERED, EpisodeScorer, Eye, choose_cameras, local_scorer
 from vlmrl.workflows.relabel.write import Output, open_output
-from vlmrl.workflows.report import make_console, shown
+from vlmrl.workflows.report import make_console, placed, python_command
 from vlmrl.workflows.run_folder import create
 
 
@@ -103,7 +104,7 @@ def _service(settings: RelabelConfig, dataset: Dataset) -> Service | None:
         config = replace(own, store=store, deduplicate=max(own.deduplicate, REMEMBERED))
     service: Service = config.build(scene.encoder.config, resolve_device(settings.device))
     try:
-        service.encoder.check_env(scene.env.name)
+        service.encoder.check_env(ELSEWHERE if scene.env.name == NO_ENV else scene.env.name)
     except UserError:
         service.close()
         raise
@@ -293,10 +294,10 @@ def _report(
         )
     if problems:
         console.print(f"[bold]skipped {len(problems)} episodes[/]: {_listed(dataset, problems)}", highlight=False)
-    console.print(f"{output.kind}: {settings.out}   ({shown(output.path)})", soft_wrap=True, highlight=False)
+    console.print(f"{output.kind}: {placed(settings.out, output.path)}", soft_wrap=True, highlight=False)
     if output.kind == "dataset":
         console.print(
-            f"a policy from it: python -m vlmrl.train env=none agent=iql dataset={settings.out}",
+            f"a policy from it: {python_command()} -m vlmrl.train env=none agent=iql dataset={settings.out}",
             soft_wrap=True,
             highlight=False,
         )

@@ -40,12 +40,7 @@ class Output(Protocol):
     @property
     def ledger(self) -> Path: ...  # noqa: D102
 
-    def write(
-        self,
-        rewards: Mapping[int, np.ndarray],
-        provenance: Mapping[str, Any],
-        eye: Eye | None,
-    ) -> None:
+    def write(self, rewards: Mapping[int, np.ndarray], provenance: Mapping[str, Any], eye: Eye | None) -> None:
         """Write it, in the same bytes each time.
 
         Args:
@@ -116,12 +111,7 @@ class NewDataset:
                 "embeddings of its pictures."
             )
 
-    def write(
-        self,
-        rewards: Mapping[int, np.ndarray],
-        provenance: Mapping[str, Any],
-        eye: Eye | None,
-    ) -> None:
+    def write(self, rewards: Mapping[int, np.ndarray], provenance: Mapping[str, Any], eye: Eye | None) -> None:
         """See `Output`."""
         source = self._dataset
         if isinstance(source, MinariData) and source.metadata["data_format"] == "hdf5" and not self._embeds:
@@ -180,12 +170,7 @@ class RewardTable:
         self._dataset = dataset
         self.path, self.ledger = _new_table(settings.out)
 
-    def write(
-        self,
-        rewards: Mapping[int, np.ndarray],
-        provenance: Mapping[str, Any],
-        eye: Eye | None,
-    ) -> None:
+    def write(self, rewards: Mapping[int, np.ndarray], provenance: Mapping[str, Any], eye: Eye | None) -> None:
         """See `Output`; what the rewards follow from is in <table>.json beside it."""
         draft = self.path.with_name(f".{self.path.name}.partial")
         with draft.open("w", newline="") as file:
@@ -220,12 +205,7 @@ class ProgressTable:
         self._settings, self._dataset = settings, dataset
         self.path, self.ledger = _new_table(settings.out)
 
-    def write(
-        self,
-        rewards: Mapping[int, np.ndarray],
-        provenance: Mapping[str, Any],
-        eye: Eye | None,
-    ) -> None:
+    def write(self, rewards: Mapping[int, np.ndarray], provenance: Mapping[str, Any], eye: Eye | None) -> None:
         """See `Output`; what the rewards follow from is in the table's metadata."""
         pa = require("pyarrow", extra="robotics")
         pq = require("pyarrow.parquet", extra="robotics")

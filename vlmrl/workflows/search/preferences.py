@@ -62,16 +62,9 @@ class Rater:
 
     Attributes:
         asked: Comparisons so far.
-
-    Raises:
-        UserError: The judge does not compare clips.
     """
 
     def __init__(self, desk: Desk, goal: str, console: Console, page: str):
-        if Comparison.kind not in desk.judge.kinds:
-            raise UserError(
-                f"rater: judge={desk.judge.name} does not compare clips. Use judge@rater=human, openai or encoder."
-            )
         self.name = desk.judge.name
         self.asked = 0
         self._desk, self._goal, self._console, self._page = desk, goal, console, page
@@ -114,10 +107,9 @@ class Rater:
             time.sleep(POLL)
             self._desk.submit([])  # those that an endpoint could not answer are asked anew
             answers |= dict(self._desk.collect())
-        for key in keys:
-            if answers[key].is_error:
-                raise UserError(
-                    f"judge={self.name} gave no answer to a comparison: {answers[key].error}. Nothing is lost: what is "
-                    "trained and answered is kept, and resume=<this search> goes on from here."
-                )
+        failed = [question for key, question in zip(keys, questions, strict=True) if answers[key].is_error]
+        if failed:
+            self._desk.forget_failures(failed)  # a search that goes on may ask as often again
+            error = next(answers[key].error for key in keys if answers[key].is_error)
+            raise UserError(f"judge={self.name} gave no answer to {len(failed)} of {len(keys)} comparisons: {error}.")
         return [answers[key].verdict for key in keys]

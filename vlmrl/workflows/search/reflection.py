@@ -17,10 +17,8 @@ import numpy as np
 
 POINTS = 10  # values of a trace that are shown
 DEAD = 1e-3  # a term that never is larger, either way, or never moves by more
-FLOOD_SHARE, FLOOD_SPREAD = (
-    0.5,
-    0.1,
-)  # a term that makes up this share of the reward and moves by less than this share of itself
+# A term floods the others that makes up this share of the reward and moves by less than this share of itself.
+FLOOD_SHARE, FLOOD_SPREAD = 0.5, 0.1
 DOMINANT = 0.9  # share of the reward at which a term leaves nothing to the others
 PARTED = -0.3  # correlation of reward and success below which they part ways
 RARE = 0.01  # share of steps below which a task was never done

@@ -12,19 +12,18 @@ import hashlib
 import json
 import shlex
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from vlmrl.envs.make import EnvSettings
 from vlmrl.envs.program_scene import ProgramScene
 from vlmrl.errors import UserError
-from vlmrl.judges.base import Message
+from vlmrl.judges.base import Comparison, Judge, Message
 from vlmrl.reward_models.confinement.process import ConfinedProgram, ProgramError
 from vlmrl.reward_models.programs.answers import Writer, examples
 from vlmrl.reward_models.programs.contract import STATES, Checked, check
@@ -33,7 +32,7 @@ from vlmrl.reward_models.programs.prompt import opening
 from vlmrl.workflows.build import open_desk, resolve_device
 from vlmrl.workflows.config.scene import NO_TASK, Choice
 from vlmrl.workflows.config.search import SearchConfig
-from vlmrl.workflows.report import make_console, python_command, shown
+from vlmrl.workflows.report import figures_table, make_console, python_command, shown
 from vlmrl.workflows.run_folder import RunFolder, create
 from vlmrl.workflows.search.clips import Clip, film
 from vlmrl.workflows.search.preferences import Rater
@@ -63,10 +62,11 @@ def search(settings: SearchConfig, writer: Writer | None = None) -> dict[str, An
     console = make_console()
     scene = _scene(settings)
     own = writer is None
-    # First, because it is what fails most often, and a rater opens its store in the folder of the search.
+    # Both judges before either's answer store, which lies in the folder of the search: what fails here leaves none.
+    judge = _comparing_judge(settings)
     writer = writer or settings.train.reward.config.writer(settings.train.words, scene)
     try:
-        rater = _rater(settings, console)
+        rater = _rater(settings, judge, console)
         try:
             folder = (
                 RunFolder(Path(settings.run_dir)) if settings.train.resume else create(Path(settings.run_dir), settings)
@@ -91,17 +91,35 @@ def _scene(settings: SearchConfig) -> ProgramScene:
     return ProgramScene(env, open_desk(run, "cpu", Path(settings.run_dir, "answers.sqlite")))
 
 
-def _rater(settings: SearchConfig, console: Console) -> Rater | None:
-    """Return who looks at films; None where the task's check decides."""
+def _comparing_judge(settings: SearchConfig) -> Judge | None:
+    """Make the judge that looks at films; None where the task's check decides.
+
+    Raises:
+        UserError: It cannot be had, or does not compare clips.
+    """
     if settings.feedback == "success":
         return None
     assert settings.rater is not None
     run, config = settings.train, settings.rater.config
     device = resolve_device(run.device)
-    encoder = run.encoder.config.build(device) if config.uses_encoder else None
-    desk = config.open_desk(encoder, device, Path(settings.run_dir, "answers.sqlite"))
-    page = f"{python_command()} -m vlmrl.label run={shlex.quote(shown(Path(settings.run_dir)))}"
-    return Rater(desk, run.make_task().goal, console, page)
+    judge = config.build(run.encoder.config.build(device) if config.uses_encoder else None, device)
+    if Comparison.kind not in judge.kinds:
+        raise UserError(f"judge@rater={judge.name} does not compare clips. Use judge@rater=human, openai or encoder.")
+    return judge
+
+
+def _rater(settings: SearchConfig, judge: Judge | None, console: Console) -> Rater | None:
+    """Return who asks this judge; None without one."""
+    if judge is None:
+        return None
+    assert settings.rater is not None
+    desk = settings.rater.config.desk_of(judge, Path(settings.run_dir, "answers.sqlite"))
+    return Rater(desk, settings.train.make_task().goal, console, _command("label", "run", settings))
+
+
+def _command(module: str, key: str, settings: SearchConfig) -> str:
+    """Return a command that is given the folder of the search."""
+    return f"{python_command()} -m vlmrl.{module} {key}={shlex.quote(shown(Path(settings.run_dir)))}"
 
 
 class _Search:
@@ -128,6 +146,21 @@ class _Search:
         self._selection: Selection = BySuccess(self, settings.first_heat) if rater is None else ByClips(self, rater)
 
     def run(self) -> dict[str, Any]:
+        """Go through the rounds and report.
+
+        Raises:
+            UserError: Something ended a round, which `resume` then goes on with, or there is nothing to report.
+        """
+        try:
+            self._rounds()
+        except UserError as error:
+            raise UserError(
+                f"{error}\nNothing is lost: what was answered and trained is kept. When this is put right, go on from "
+                f"there: {_command('search', 'resume', self._settings)}"
+            ) from error
+        return self._report()
+
+    def _rounds(self) -> None:
         words = self._settings.train.words
         assert words is not None
         shots = examples(self._scene.abstraction, words, self._reward.shots)
@@ -142,7 +175,6 @@ class _Search:
                 self.log(self._selection.best).with_name("reflection.txt").write_text(told + "\n")
                 # As in Eureka, only the best so far is remembered: a longer conversation costs more than it says.
                 question = (*first, Message("assistant", (self._selection.best.answer,)), Message("user", (told,)))
-        return self._report()
 
     def score(self, entry: Candidate, share: float) -> Score:
         """See `Trials.score`."""
@@ -271,12 +303,14 @@ class _Search:
 
 
 def _table(notes: dict[str, dict[str, Any]], reported: dict[str, Score]) -> Table:
-    table = Table(title="share of steps at which the task is done", box=box.SIMPLE_HEAD)
-    for name in ("program", "round", "first heat", "chosen by", "report seeds"):
-        table.add_column(name)
-    cell: Callable[[Any], str] = lambda score: f"{score[0]:.1%}" if score is not None else ""  # noqa: E731
+    headers = ("round", "first heat", "chosen by", "report seeds")
+    table = figures_table("share of steps at which the task is done", "program", *headers)
     for name, note in notes.items():
         liked = {"best": "liked best", "worst": "liked least"}.get(note.get("liked", ""), "")
-        chosen = "screened out" if "rejected" in note else liked or cell(note.get("selection"))
-        table.add_row(name, str(note["round"]), cell(note.get("first_heat")), chosen, cell(reported.get(name)))
+        chosen = "screened out" if "rejected" in note else liked or _cell(note.get("selection"))
+        table.add_row(name, str(note["round"]), _cell(note.get("first_heat")), chosen, _cell(reported.get(name)))
     return table
+
+
+def _cell(score: Sequence[float] | None) -> str:
+    return f"{score[0]:.1%}" if score is not None else ""

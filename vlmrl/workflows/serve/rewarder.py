@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from vlmrl.encoders.base import ELSEWHERE
 from vlmrl.errors import UserError, unknown
 from vlmrl.reward_models import REWARDS
 from vlmrl.reward_models.base import RewardModel, Words
@@ -21,8 +22,6 @@ from vlmrl.serving.engine import ScorerFailure
 from vlmrl.typed import typed
 from vlmrl.workflows.config.scene import import_plugins
 from vlmrl.workflows.config.serve import ServeConfig
-
-ELSEWHERE = "pictures from elsewhere"  # what an encoder that was made for some environments is told without `env`
 
 T = TypeVar("T")
 

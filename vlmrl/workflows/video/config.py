@@ -35,6 +35,9 @@ class VideoFitConfig(RecordingsRecipe):
         completion: Whether clips that show little of what their sentence is about are now and then trained towards
             another sentence (CLIP4MC 2024).
         held_out: Share of the clips that nothing is learned from.
+
+    Raises:
+        UserError: The settings contradict each other.
     """
 
     image_size: Natural = 64

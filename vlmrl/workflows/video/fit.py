@@ -114,24 +114,14 @@ def fit(config: VideoFitConfig) -> dict[str, Any]:
 
 
 def _print(report: dict[str, Any], out: Path) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from vlmrl.workflows.report import make_console, shown
+    from vlmrl.workflows.report import figures_table, make_console, shown
     from vlmrl.workflows.video.card import usage
     from vlmrl.workflows.video.footage import plainly
 
     console = make_console()
-    table = Table(
-        title=f"{report['clips']['held_out']} held-out clips",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("")
     groups = "scenes" if report["config"]["dataset"] is None else "recordings"
-    for header in (groups, "AUROC", "last frame alone", "precision", "recall"):
-        table.add_column(header, justify="right", no_wrap=True)
+    title = f"{report['clips']['held_out']} held-out clips"
+    table = figures_table(title, "", groups, "AUROC", "last frame alone", "precision", "recall")
     for meaning, figures in report["held_out"].items():
         cells = [
             "-" if figures[name] is None else f"{figures[name]:.2f}"

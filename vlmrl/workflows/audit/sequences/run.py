@@ -13,7 +13,6 @@ import cv2
 import gymnasium as gym
 import numpy as np
 import torch
-from rich import box
 from rich.table import Table
 from tqdm import tqdm
 
@@ -29,7 +28,7 @@ from vlmrl.workflows.audit.sequences.problems import EXACT, KINDS, REMIX, Film, 
 from vlmrl.workflows.audit.sequences.skills import STAGES
 from vlmrl.workflows.build import resolve_device
 from vlmrl.workflows.config.audit import AuditConfig
-from vlmrl.workflows.report import make_console, shown
+from vlmrl.workflows.report import figures_table, make_console, shown
 from vlmrl.workflows.run_folder import create
 
 REMEMBERED = 65536  # frames: those of an exact permutation are the same in every order, and are encoded once
@@ -201,17 +200,8 @@ def _scores(scorer: FilmScorer, problem: ProblemSet, embeddings: list[np.ndarray
 
 
 def _table(settings: AuditConfig, levels: dict[tuple[int, str], Standing], found: dict[str, Standing]) -> Table:
-    table = Table(
-        title=f"reward {settings.scene.reward.name}: macro-F1 \\[95 % interval over sets] (plain argmax, guessing), "
-        f"{settings.sets} sets a cell",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-    )
-    table.add_column("level")
-    for kind in found:
-        table.add_column(kind, justify="right", no_wrap=True)
+    title = f"reward {settings.scene.reward.name}: macro-F1 \\[95 % interval over sets] (plain argmax, guessing)"
+    table = figures_table(f"{title}, {settings.sets} sets a cell", "level", *found)
     for level in settings.levels:
         table.add_row(str(level), *(_cell(levels.get((level, kind))) for kind in found))
     table.add_section()

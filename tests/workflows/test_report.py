@@ -1,0 +1,31 @@
+"""What is said where no spinner can turn, and how things are called."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from vlmrl.workflows.report import doing, episodes_each, placed
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_in_a_file_there_is_a_line_for_what_takes_its_time(terminal: bool) -> None:
+    printed = StringIO()
+    with doing(Console(file=printed, force_terminal=terminal), "Auditing the reward…"):
+        pass
+    assert (printed.getvalue() == "Auditing the reward…\n") == (not terminal)
+    assert "Auditing the reward…" in printed.getvalue()
+
+
+def test_one_episode_is_no_plural() -> None:
+    assert [episodes_each(count) for count in (1, 20)] == ["1 episode each", "20 episodes each"]
+
+
+def test_a_path_is_not_said_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert placed("./clips", tmp_path / "clips") == "./clips"
+    assert placed("rewards.csv", tmp_path / "rewards.csv") == "rewards.csv"
+    assert placed("cartpole/mine-v0", Path("/data/cartpole/mine-v0")) == "cartpole/mine-v0   (/data/cartpole/mine-v0)"
