@@ -55,7 +55,7 @@ test-metaworld: setup-metaworld  ## Meta-World's tasks and FrankaKitchen, in .ve
 
 test-nethack: setup-nethack  ## NetHack and MiniHack, in .venv-nethack: they need an older Gymnasium
 	$(NETHACK)/bin/python -m pytest -n 2 tests/envs/test_all_environments.py tests/envs/test_nethack.py \
-		tests/envs/test_minigrid.py tests/agents/test_features.py $(ARGS)
+		tests/envs/test_minigrid.py tests/agents/test_features.py tests/benchmarks/test_annotator.py $(ARGS)
 
 test-minedojo: minedojo  ## Minecraft's engines as far as they go without a game, in .venv-minedojo
 	$(MINEDOJO)/bin/python -m pytest -n 0 tests/envs/minecraft tests/envs/test_minedojo.py $(ARGS)

@@ -2,10 +2,12 @@
 
     python -m benchmarks.annotator
     python -m benchmarks.annotator --latencies 0 1 10 --news 0.02
+    .venv-nethack/bin/python -m benchmarks.annotator --world nethack --steps 1024
 
-PPO learns in a world of words that never runs out of new ones; a server on loopback, a process of its own, labels them
-after so many seconds. Both arms have the same reward and texts, and one of them asks about them. Arms take turns block
-by block, and a ratio is of neighbouring blocks. The goal is 0.95.
+PPO learns in a world of words that never runs out of new ones, at some thousand steps a second, or on NetHack as it
+comes (make setup-nethack); a server on loopback, a process of its own, labels texts after so many seconds. Both arms
+have the same reward and texts, and one of them asks about them. Arms take turns block by block, and a ratio is of
+neighbouring blocks. The goal is 0.95.
 """
 
 from __future__ import annotations
@@ -116,17 +118,49 @@ def serve(connection: Any, latency: float) -> None:
         connection.recv_bytes()
 
 
-def make_learner(asks: bool, latency: float, news: float, n_envs: int, concurrency: int) -> Block:
-    """Make a block of PPO's steps, with rollouts of 128 steps of each environment and four passes."""
-    import torch
+def make_words(model: Any, news: float, n_envs: int) -> Any:
+    """Make PPO in the world of words, with rollouts of 128 steps of each environment and four passes."""
     from stable_baselines3 import PPO
     from stable_baselines3.common.vec_env import DummyVecEnv
 
-    from vlmrl.agents.annotations import Annotations
-    from vlmrl.agents.buffers import RewardFillingRolloutBuffer, attach_rewards
+    from vlmrl.agents.buffers import RewardFillingRolloutBuffer
     from vlmrl.envs.lazy_rewards import LazyRewards
     from vlmrl.envs.reward_vec_env import RewardVecEnv
     from vlmrl.envs.row_writer import RowWriter
+
+    def world() -> gym.Env:
+        env: gym.Env = RowWriter(Words(news), model.needs, at_reset=False)
+        return env
+
+    return PPO(
+        "MlpPolicy",
+        RewardVecEnv(DummyVecEnv([world for _ in range(n_envs)]), LazyRewards(model)),
+        n_steps=128,
+        batch_size=256,
+        n_epochs=4,
+        rollout_buffer_class=RewardFillingRolloutBuffer,
+        seed=0,
+        device="cpu",
+    )
+
+
+def make_nethack(model: Any, news: float, n_envs: int) -> Any:
+    """Make the learner of `benchmarks.nethack_speed` on NetHack; what is new there is what the game says."""
+    from benchmarks.nethack_speed import make_envs, make_ppo
+    from vlmrl.envs.lazy_rewards import LazyRewards
+
+    return make_ppo(make_envs(LazyRewards(model), n_envs))
+
+
+WORLDS: dict[str, Callable[..., Any]] = {"words": make_words, "nethack": make_nethack}
+
+
+def make_learner(world: str, asks: bool, latency: float, news: float, n_envs: int, concurrency: int) -> Block:
+    """Make a block of PPO's steps in a world, with its texts labelled or not; `annotations` tells of the labels."""
+    import torch
+
+    from vlmrl.agents.annotations import Annotations
+    from vlmrl.agents.buffers import attach_rewards
     from vlmrl.judges.openai import OpenAIConfig
     from vlmrl.judges.process import JudgeProcess
     from vlmrl.judges.store import Budget
@@ -137,22 +171,7 @@ def make_learner(asks: bool, latency: float, news: float, n_envs: int, concurren
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
     model = OniReward(OniConfig(labels="judge", extrinsic_coef=0))
-
-    def world() -> gym.Env:
-        env: gym.Env = RowWriter(Words(news), model.needs, at_reset=False)
-        return env
-
-    env = RewardVecEnv(DummyVecEnv([world for _ in range(n_envs)]), LazyRewards(model))
-    learner = PPO(
-        "MlpPolicy",
-        env,
-        n_steps=128,
-        batch_size=256,
-        n_epochs=4,
-        rollout_buffer_class=RewardFillingRolloutBuffer,
-        seed=0,
-        device="cpu",
-    )
+    learner = WORLDS[world](model, news, n_envs)
     attach_rewards(learner)
     if asks:
         context = multiprocessing.get_context("spawn")
@@ -173,11 +192,12 @@ def make_learner(asks: bool, latency: float, news: float, n_envs: int, concurren
 
     def close() -> None:
         companion.close()
+        learner.get_env().close()
         if asks:
             ours.close()
 
     made: Callable[..., Any] = block
-    made.close = close  # type: ignore[attr-defined]
+    made.close, made.annotations = close, companion  # type: ignore[attr-defined]
     return made
 
 
@@ -185,8 +205,9 @@ def main() -> None:
     """Measure, print, write."""
     arguments = parser(__doc__, "annotator", steps=2048)
     arguments.add_argument("--latencies", nargs="*", type=float, default=[0, 1, 10], help="of the server, seconds")
+    arguments.add_argument("--world", choices=sorted(WORLDS), default="words", help="what PPO learns in")
     arguments.add_argument(
-        "--news", type=float, default=NEWS, help="share of steps with a new text (default %(default)s)"
+        "--news", type=float, default=NEWS, help="share of steps with new text; world of words (default %(default)s)"
     )
     arguments.add_argument("--n-envs", type=int, default=8, help="environments (default %(default)s)")
     arguments.add_argument("--concurrency", type=int, default=4, help="requests at the same time (default %(default)s)")
@@ -194,6 +215,7 @@ def main() -> None:
     comparisons = []
     for latency in settings.latencies:
         same = {
+            "world": settings.world,
             "latency": latency,
             "news": settings.news,
             "n_envs": settings.n_envs,

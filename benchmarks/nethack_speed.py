@@ -12,11 +12,15 @@ comparison has no learner: there the wrappers stand out most.
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks.blocks import Arm, Block, compare, parser, report
+
+if TYPE_CHECKING:
+    from vlmrl.envs.lazy_rewards import LazyRewards
+    from vlmrl.envs.reward_vec_env import RewardVecEnv
 
 GOAL = 0.8
 LEVEL = "NetHackScore-v0"
@@ -48,7 +52,7 @@ def make_arm(source: str, learns: bool) -> Block:
     torch.set_num_threads(1)
     env = _bare() if source == BARE else _ours(source)
     if learns:
-        return _learner(env, source == BARE)
+        return _learning(env)
     env.reset()
     rng = np.random.default_rng(0)
 
@@ -70,25 +74,10 @@ def make_arm(source: str, learns: bool) -> Block:
     return block
 
 
-def _learner(env: Any, bare: bool) -> Block:
-    from stable_baselines3 import PPO
-    from stable_baselines3.common.buffers import DictRolloutBuffer
+def _learning(env: Any) -> Block:
+    from vlmrl.agents.buffers import attach_rewards
 
-    from vlmrl.agents.buffers import RewardFillingDictRolloutBuffer, attach_rewards
-    from vlmrl.agents.features import policy_for
-
-    policy, features = policy_for(env.observation_space, 128)
-    model = PPO(
-        policy,
-        env,
-        n_steps=32,
-        batch_size=256,
-        n_epochs=4,
-        policy_kwargs=features,
-        rollout_buffer_class=DictRolloutBuffer if bare else RewardFillingDictRolloutBuffer,
-        seed=0,
-        device="cpu",
-    )
+    model = make_ppo(env)
     attach_rewards(model)
 
     def block(n: int) -> float:
@@ -98,6 +87,33 @@ def _learner(env: Any, bare: bool) -> Block:
 
     block.close = env.close  # type: ignore[attr-defined]
     return block
+
+
+def make_ppo(env: Any) -> Any:
+    """Make PPO with the suite's networks for NetHack, rollouts of 32 steps of each environment and four passes.
+
+    Args:
+        env: NetHack, as `make_envs` makes it, or NLE in one of Stable-Baselines3's own vectors of environments.
+    """
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.buffers import DictRolloutBuffer
+
+    from vlmrl.agents.buffers import RewardFillingDictRolloutBuffer
+    from vlmrl.agents.features import policy_for
+    from vlmrl.envs.reward_vec_env import RewardVecEnv
+
+    policy, features = policy_for(env.observation_space, 128)
+    return PPO(
+        policy,
+        env,
+        n_steps=32,
+        batch_size=256,
+        n_epochs=4,
+        policy_kwargs=features,
+        rollout_buffer_class=RewardFillingDictRolloutBuffer if isinstance(env, RewardVecEnv) else DictRolloutBuffer,
+        seed=0,
+        device="cpu",
+    )
 
 
 def _bare() -> Any:
@@ -117,15 +133,25 @@ def _bare() -> Any:
 
 
 def _ours(reward: str) -> Any:
-    """Make the environments of `vlmrl.train env=nethack task=none`."""
-    from vlmrl.commands import compose, plain
+    from vlmrl.workflows.build import build_parts
+
+    parts = build_parts(_settings(REWARDS[reward]), "cpu")
+    return make_envs(parts.rewards(n_envs=N_ENVS), N_ENVS)
+
+
+def make_envs(rewards: LazyRewards, n_envs: int) -> RewardVecEnv:
+    """Make the environments of `vlmrl.train env=nethack task=none`, rewarded by `rewards`."""
     from vlmrl.envs.make import make_vec_env
     from vlmrl.workflows.build import build_parts
+
+    return make_vec_env(build_parts(_settings(REWARDS["game"]), "cpu").env, rewards, n_envs, seed=0)
+
+
+def _settings(reward: list[str]) -> Any:
+    from vlmrl.commands import compose, plain
     from vlmrl.workflows.config.train import train_settings
 
-    settings = train_settings(plain(compose("train", ["env=nethack", "task=none", *REWARDS[reward]])))
-    parts = build_parts(settings, "cpu")
-    return make_vec_env(parts.env, parts.rewards(n_envs=N_ENVS), N_ENVS, seed=0)
+    return train_settings(plain(compose("train", ["env=nethack", "task=none", *reward])))
 
 
 if __name__ == "__main__":

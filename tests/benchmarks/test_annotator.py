@@ -1,4 +1,4 @@
-"""The server of the annotator's benchmark."""
+"""The annotator's benchmark: its server, and learners whose texts are labelled."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import http.client
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from benchmarks.annotator import Labels, Server
+from benchmarks.annotator import WORLDS, Labels, Server, make_learner
 
 
 @pytest.fixture
@@ -45,3 +46,23 @@ def test_other_mistakes_are_printed(
     with pytest.raises(http.client.RemoteDisconnected):
         ask(server).getresponse()
     assert "TypeError" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("world", sorted(WORLDS))
+def test_one_arm_has_its_texts_labelled(world: str) -> None:
+    if world == "nethack":
+        pytest.importorskip("nle", reason="needs NetHack: make test-nethack")
+    arms: dict[bool, Any] = {
+        asks: make_learner(world, asks, latency=0.0, news=0.1, n_envs=2, concurrency=2) for asks in (True, False)
+    }
+
+    def labels(arm: Any) -> float:
+        assert arm(512) > 0
+        return float(arm.annotations.figures()["annotator/labels"])
+
+    try:
+        assert any(labels(arms[True]) > 0 for _ in range(50))  # in its own time: a process is started, answers come
+        assert labels(arms[False]) == 0
+    finally:
+        for arm in arms.values():
+            arm.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vlmrl.workflows.report import doing, episodes_each, placed
+from vlmrl.workflows.report import counted, doing, placed, tracked
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -21,7 +21,15 @@ def test_in_a_file_there_is_a_line_for_what_takes_its_time(terminal: bool) -> No
 
 
 def test_one_episode_is_no_plural() -> None:
-    assert [episodes_each(count) for count in (1, 20)] == ["1 episode each", "20 episodes each"]
+    assert [counted(n, "episode") for n in (0, 1, 1200)] == ["0 episodes", "1 episode", "1,200 episodes"]
+
+
+@pytest.mark.parametrize(("terminal", "show"), [(True, True), (True, False), (False, True)])
+def test_bars_are_for_terminals(terminal: bool, show: bool) -> None:
+    printed = StringIO()
+    printed.isatty = lambda: terminal  # type: ignore[method-assign]
+    assert list(tracked(range(3), show=show, desc="playing", file=printed)) == [0, 1, 2]
+    assert ("playing" in printed.getvalue()) == (terminal and show)
 
 
 def test_a_path_is_not_said_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

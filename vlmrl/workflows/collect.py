@@ -13,7 +13,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from rich.console import Console
-from tqdm import tqdm
 
 from vlmrl.datasets.base import STATE, Episode, Frames
 from vlmrl.datasets.writers import WRITERS, Recording, Writer
@@ -26,7 +25,7 @@ from vlmrl.workflows.config.collect import CollectConfig
 from vlmrl.workflows.config.scene import SceneConfig
 from vlmrl.workflows.evaluate import open_run, spaces
 from vlmrl.workflows.policies import open_policy
-from vlmrl.workflows.report import make_console, placed, python_command, shown
+from vlmrl.workflows.report import counted, make_console, placed, python_command, shown, tracked
 from vlmrl.workflows.rollouts import Policy, batch_of_one
 from vlmrl.workflows.run_folder import create, find, versions
 
@@ -55,9 +54,7 @@ def collect(settings: CollectConfig) -> Path:
         writer.start(_recording(env, env_settings, scene, settings, list(policies)))  # says what its form cannot hold
         create(Path(settings.run_dir), settings)
         done, successes, steps, started = 0, 0, 0, time.monotonic()
-        bar = tqdm(
-            total=settings.episodes, desc="recording", unit="episode", disable=None if settings.progress_bar else True
-        )
+        bar = tracked(total=settings.episodes, desc="recording", unit="episode", show=settings.progress_bar)
         try:
             for episode in _episodes(env, policies, settings):
                 writer.add(episode)
@@ -67,7 +64,7 @@ def collect(settings: CollectConfig) -> Path:
         except KeyboardInterrupt:
             if done == 0:
                 raise
-            console.print(f"Interrupted; the {done} episodes that were complete are kept.")
+            console.print(f"Interrupted; {counted(done, 'complete episode')} kept.")
         bar.close()
         writer.finish()
     finally:
@@ -248,7 +245,8 @@ def _report(
     """Say what there is now, and what to do with it."""
     told = f", {successes} of them successful" if env.task.predicate is not None else ""
     console.print(
-        f"{episodes} episodes{told}, {steps:,} steps, {steps / max(seconds, 1e-9):.0f} a second", highlight=False
+        f"{counted(episodes, 'episode')}{told}, {counted(steps, 'step')}, {steps / max(seconds, 1e-9):.0f} a second",
+        highlight=False,
     )
     console.print(f"dataset: {placed(settings.out, writer.path)}", soft_wrap=True, highlight=False)
     if settings.frames:

@@ -23,7 +23,7 @@ from vlmrl.workflows.config.evaluate import EvaluateConfig
 from vlmrl.workflows.config.train import TrainConfig, train_settings
 from vlmrl.workflows.evaluate_trials import print_comparison
 from vlmrl.workflows.policies import SampledPolicy, as_policy, open_policy
-from vlmrl.workflows.report import doing, episodes_each, letters, make_console, print_measuring, results_table, shown
+from vlmrl.workflows.report import counted, doing, letters, make_console, print_measuring, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, measure, record_grid
 from vlmrl.workflows.run_folder import RunFolder, create, find
 from vlmrl.workflows.trials import Trial, Trials, as_trials
@@ -174,7 +174,7 @@ def _report(
     console.print(
         results_table(
             {named[name]: summary for name, summary in summaries.items()},
-            f"{episodes_each(settings.episodes)} from seed {settings.seed}, mean and 95 % interval",
+            f"{counted(settings.episodes, 'episode')} each from seed {settings.seed}, mean and 95 % interval",
         )
     )
     first = next(iter(results))

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from tqdm import tqdm
+
+T = TypeVar("T")
 
 
 def figures_table(title: str, first: str, *headers: str) -> Table:
@@ -65,14 +68,27 @@ def doing(console: Console, what: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def tracked(items: Iterable[T] | None = None, *, show: bool, **kwargs: Any) -> tqdm[T]:
+    """Return a progress bar, which a terminal shows and a file or a pipe does not.
+
+    Args:
+        items: What is gone through; without it, the bar is moved by `update`.
+        show: Whether the user wants one.
+        **kwargs: Of `tqdm`.
+    """
+    return tqdm(items, disable=None if show else True, **kwargs)
+
+
 def print_measuring(console: Console, episodes: int, policies: Iterable[str]) -> None:
     """Say that policies are about to be measured, which takes minutes where episodes are long."""
-    console.print(f"measuring {episodes_each(episodes)}: {', '.join(policies)}", highlight=False, soft_wrap=True)
+    console.print(
+        f"measuring {counted(episodes, 'episode')} each: {', '.join(policies)}", highlight=False, soft_wrap=True
+    )
 
 
-def episodes_each(count: int) -> str:
-    """Return "1 episode each", "20 episodes each"."""
-    return f"{count} episode{'' if count == 1 else 's'} each"
+def counted(count: int, noun: str) -> str:
+    """Return "1 episode", "1,200 episodes"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def shown(path: Path) -> str:

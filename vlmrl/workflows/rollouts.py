@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import cv2
 import gymnasium as gym
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.envs.make import EnvSettings, make_env, make_vec_env
 from vlmrl.stats import bootstrap_mean, clopper_pearson, interquartile_mean, interquartile_mean_interval, wilson
 from vlmrl.workflows.build import Parts
+from vlmrl.workflows.report import tracked
 
 
 class Policy(Protocol):
@@ -133,9 +133,7 @@ def run_episodes(policy: Policy, env: Any, n_episodes: int, label: str = "") -> 
     keys: list[list[np.ndarray]] = [[] for _ in range(n_envs)]  # of each running episode
     number = [0] * n_envs  # of each running episode, in its environment
     state, starts = None, np.ones(n_envs, dtype=bool)
-    bar = tqdm(
-        total=n_episodes, desc=f"measuring {label}", unit="episode", disable=None if label else True, leave=False
-    )
+    bar = tracked(total=n_episodes, desc=f"measuring {label}", unit="episode", show=bool(label), leave=False)
     while any(quota):
         actions, state = policy.predict(observations, state, starts, deterministic=True)
         observations, _, starts, infos = env.step(actions)

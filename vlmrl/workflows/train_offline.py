@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from vlmrl.workflows.config.scene import NO_ENV, NO_TASK, EnvConfig, TaskConfig
 from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.evaluate import spaces
 from vlmrl.workflows.policies import ZeroPolicy, check_spaces
-from vlmrl.workflows.report import doing, episodes_each, make_console, print_paths, python_command, results_table, shown
+from vlmrl.workflows.report import counted, doing, make_console, print_paths, python_command, results_table, shown
 from vlmrl.workflows.rollouts import Episodes, Policy, RandomPolicy
 from vlmrl.workflows.run_folder import RunFolder, create, point_last
 from vlmrl.workflows.training import check_longer, measure_policies
@@ -240,7 +241,7 @@ def _learn(model: OfflineAlgorithm, settings: TrainConfig, folder: RunFolder, co
             callback=[interrupt, OfflineCheckpoints(folder.checkpoints, settings.checkpoint_every)],
             log_interval=settings.log_interval,
             reset_num_timesteps=before == 0,
-            progress_bar=settings.progress_bar,
+            progress_bar=settings.progress_bar and sys.stderr.isatty(),
         )
         if interrupt.stopped:
             console.print(f"Stopped at update {model.num_timesteps:,}; saving what was learned.")
@@ -311,7 +312,9 @@ def _report(
     }
     folder.result.write_text(json.dumps(result, indent=2) + "\n")
     if summaries:
-        console.print(results_table(summaries, f"{episodes_each(settings.eval_episodes)}, mean and 95 % interval"))
+        console.print(
+            results_table(summaries, f"{counted(settings.eval_episodes, 'episode')} each, mean and 95 % interval")
+        )
         if all("success" not in summary for summary in summaries.values()):
             console.print("no predicate: nothing but rewards says how well this went")
     console.print(f"trained for {model.num_timesteps:,} updates, {speed:.0f} a second")

@@ -24,8 +24,8 @@ from vlmrl.workflows.config.train import TrainConfig
 from vlmrl.workflows.learned_rewards import described
 from vlmrl.workflows.policies import SampledPolicy
 from vlmrl.workflows.report import (
+    counted,
     doing,
-    episodes_each,
     make_console,
     print_measuring,
     print_paths,
@@ -226,7 +226,9 @@ def report(
     summaries = {name: episodes.summary() for name, episodes in results.items()}
     result = {"steps": steps, "steps_per_second": round(speed, 1), "policies": summaries, **more}
     folder.result.write_text(json.dumps(result, indent=2) + "\n")
-    console.print(results_table(summaries, f"{episodes_each(settings.eval_episodes)}, mean and 95 % interval"))
+    console.print(
+        results_table(summaries, f"{counted(settings.eval_episodes, 'episode')} each, mean and 95 % interval")
+    )
     if all("success" not in summary for summary in summaries.values()):
         console.print("no predicate: nothing but the reward model says how well this went; look at the clip")
     console.print(f"trained for {steps:,} steps, {speed:.0f} a second")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.datasets.base import CorruptEpisode, Dataset, Episode
 from vlmrl.errors import UserError, unknown
 from vlmrl.serving.settings import Service
+from vlmrl.workflows.report import tracked
 
 AT_ONCE = 64  # frames in memory
 STRIP, THUMB = 8, 88  # pictures in a film strip, and their height in pixels
@@ -95,7 +95,7 @@ def read_clips(
         progress: Whether to show a progress bar.
     """
     scorer = service.scorer()
-    bar = tqdm(total=len(dataset), desc="reading clips", unit="clip", disable=not progress)
+    bar = tracked(total=len(dataset), desc="reading clips", unit="clip", show=progress)
     try:
         for i in range(len(dataset)):
             name = str(i)

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.errors import UserError
 from vlmrl.workflows.audit.states import LabelledStates, check_labels
+from vlmrl.workflows.report import tracked
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 LABELS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -50,9 +50,7 @@ def read_frames(given: str, camera: str, progress: bool = False) -> LabelledStat
     entries = list(_folder(path) if path.is_dir() else _table(path))
     if not entries:
         raise UserError(f"frames: '{given}' holds no pictures ({', '.join(PICTURES)}). {FORM}.")
-    pictures = [
-        _read(entry.path) for entry in tqdm(entries, desc="reading pictures", unit="frame", disable=not progress)
-    ]
+    pictures = [_read(entry.path) for entry in tracked(entries, desc="reading pictures", unit="frame", show=progress)]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(entry.group for entry in entries))}
     done = np.array([entry.done for entry in entries])
     same = len({picture.shape for picture in pictures}) == 1

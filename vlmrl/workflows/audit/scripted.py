@@ -13,7 +13,6 @@ from itertools import cycle
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.envs.tasks import PREDICATES
@@ -21,6 +20,7 @@ from vlmrl.reward_models.base import RewardModel, is_batched
 from vlmrl.workflows.audit.films import film_rows, film_score
 from vlmrl.workflows.audit.states import MIX, LabelledStates
 from vlmrl.workflows.config.audit import SCRIPTS
+from vlmrl.workflows.report import tracked
 
 FRAMES = 16  # of a clip, those of MineCLIP and CLIP4MC
 STEP = 4  # frames from the start of one clip of a scene to that of the next
@@ -169,7 +169,7 @@ def play_scripted(
     about = [task if i % own == own - 1 else next(others) for i in range(count)]
     played = SCRIPTS.load(env)(count, size, (seed, APART), about)
     embeddings, thumbs, names, done = [], [], [], []
-    for scene in tqdm(played, total=count, desc="playing", unit="scene", disable=not progress):
+    for scene in tracked(played, total=count, desc="playing", unit="scene", show=progress):
         if len(scene.frames) < FRAMES:  # the player died
             continue
         embeddings.append(encoder.encode_images(scene.frames))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.envs.abstraction import StateReader
@@ -20,6 +19,7 @@ from vlmrl.quantities import Abstraction
 from vlmrl.reward_models.base import RewardModel, is_learned, quantities_of
 from vlmrl.rows import Rows
 from vlmrl.workflows.audit.sources import sources
+from vlmrl.workflows.report import tracked
 
 # Share of the states in which the task is done; in which it is nearly done, so that only the details tell; and others.
 MIX = {"done": 0.4, "nearly": 0.3, "not done": 0.3}
@@ -89,7 +89,7 @@ class LabelledStates:
     def embed(self, encoder: Encoder, progress: bool) -> dict[str, np.ndarray]:
         """Encode the pictures: {camera: (n, E) float32}."""
         total = sum(len(pictures) for pictures in self.frames.values())
-        with tqdm(total=total, desc=f"encoding with {encoder.name}", unit="frame", disable=not progress) as bar:
+        with tracked(total=total, desc=f"encoding with {encoder.name}", unit="frame", show=progress) as bar:
             embeddings = {}
             for camera, pictures in self.frames.items():
                 parts = []
@@ -160,7 +160,7 @@ def draw_states(
     reader = StateReader(env) if quantities else None
     numbers: list[np.ndarray] = []
     group = drawn = 0
-    bar = tqdm(total=sum(wanted.values()), desc="drawing states", unit="state", disable=not progress)
+    bar = tracked(total=sum(wanted.values()), desc="drawing states", unit="state", show=progress)
     try:
         env.reset(seed=int(rng.integers(2**31)))
         found = sources(env, task.name, rng)

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
-from tqdm import tqdm
 
 from vlmrl.errors import UserError
 from vlmrl.workflows.failure_prompts.config import FailurePromptFitConfig
 from vlmrl.workflows.liv.train import Base
+from vlmrl.workflows.report import tracked
 
 ROUNDS = 50  # of k-means at most
 SPREAD = 0.02  # standard deviation of prompts at the start, that of CoOp (Zhou et al. 2022, arXiv 2109.01134)
@@ -143,7 +143,7 @@ def learn(
     outcome = torch.from_numpy(done).to(device)
     optimizer = torch.optim.Adam([text.prompts], lr=config.learning_rate)
     losses: list[float] = []
-    for _ in tqdm(range(config.steps), desc="learning prompts", disable=not config.progress):
+    for _ in tracked(range(config.steps), desc="learning prompts", show=config.progress):
         texts = torch.cat([sentences[:, None], text.embeddings()], dim=1)
         logits = pictures @ texts.flatten(0, 1).T / config.temperature
         mine = logits.reshape(len(clips), len(tasks), width)[torch.arange(len(clips), device=device), own]

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.errors import UserError
+from vlmrl.workflows.report import tracked
 
 FRAMES, INDEX = "frames.bin", "clips.json"
 LENGTH = 24  # frames of a rendered clip
@@ -78,7 +78,7 @@ def gather(
         sources = recorded(dataset, camera) if dataset is not None else rendered(count, size, seed)
         texts, starts = [], [0]
         with (folder / FRAMES).open("wb") as file:
-            for source in tqdm(sources, desc="gathering clips", unit="clip", disable=not progress):
+            for source in tracked(sources, desc="gathering clips", unit="clip", show=progress):
                 n = 0
                 for frame in source.frames:
                     fits = frame.shape[:2] == size

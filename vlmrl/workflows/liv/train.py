@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.encoders.liv import ARCHITECTURE, LivConfig, LivPreprocess, load_checkpoint
@@ -22,6 +21,7 @@ from vlmrl.encoders.preprocess import Preprocess
 from vlmrl.workflows.liv.clips import Clips
 from vlmrl.workflows.liv.config import LivFitConfig
 from vlmrl.workflows.liv.objective import Moments, liv_loss, triplet_loss
+from vlmrl.workflows.report import tracked
 
 BETAS, EPSILON = (0.9, 0.98), 1e-6  # of the release's Adam
 RATIO = 3 / 4, 4 / 3  # width by height of random crops, as torchvision draws them
@@ -116,7 +116,7 @@ class Training:
     def run(self, path: Path, save_every: int) -> None:
         """Do the steps that are left, and save now and then."""
         steps = self._config.steps
-        bar = tqdm(total=steps, initial=len(self.losses), desc="training", disable=not self._config.progress)
+        bar = tracked(total=steps, initial=len(self.losses), desc="training", show=self._config.progress)
         while len(self.losses) < steps:
             self.losses.append(self._step(len(self.losses)))
             bar.update()

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.envs.humanoid import Humanoid
@@ -33,6 +32,7 @@ from vlmrl.errors import UserError
 from vlmrl.stats import auroc, spearman
 from vlmrl.workflows.mini.scenes import SCENES
 from vlmrl.workflows.mini.states import DATA, load_states, visited_episodes
+from vlmrl.workflows.report import tracked
 
 EXAM, MANIFEST = DATA / "exam.npz", DATA / "exam.json"
 SEEN_POSES = ("kneeling", "lotus", "standing", "arms_raised", "splits", "one_leg")
@@ -68,7 +68,7 @@ def make_exam(runs: Sequence[str], seed: int = 0, progress: bool = True) -> dict
     columns: dict[str, np.ndarray] = {}
     counts: dict[str, dict[str, int]] = {}
     judge = Judge()
-    for task in tqdm(TASKS, desc="exam", unit="task", disable=not progress):
+    for task in tracked(TASKS, desc="exam", unit="task", show=progress):
         env, _, name = task.partition("/")
         found = _draw(judge, task, _poses(rng, name) if env == "humanoid" else _broad(rng, env), pool, rng)
         states, kinds, on_policy = found
@@ -115,7 +115,7 @@ def take_exam(encoder: Encoder, progress: bool = True) -> dict[str, Any]:
         raise UserError(f"'{EXAM}' has SHA-256 {digest}, and its manifest says {manifest['sha256']}.")
     tasks: dict[str, dict[str, Any]] = {}
     with np.load(EXAM) as archive:
-        for task in tqdm(TASKS, desc="exam", unit="task", disable=not progress):
+        for task in tracked(TASKS, desc="exam", unit="task", show=progress):
             env, _, name = task.partition("/")
             states = archive[f"{task}/states"].astype(np.float64)
             kinds = archive[f"{task}/kinds"]

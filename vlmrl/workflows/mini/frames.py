@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.workflows.mini.scenes import SCENES
+from vlmrl.workflows.report import tracked
 
 SIZE = 112  # pixels, both ways
 PART = 1000  # frames rendered in one go: what an interruption loses
@@ -123,12 +123,12 @@ def render_all(
     folder.mkdir(parents=True, exist_ok=True)
     jobs = {folder / f"{name}_{_digest(order)}.npz": order for name, parts in orders.items() for order in parts}
     missing = {path: order for path, order in jobs.items() if not path.exists()}
-    bar = tqdm(
+    bar = tracked(
         total=sum(order.n for order in jobs.values()),
         initial=sum(order.n for path, order in jobs.items() if path not in missing),
         desc="rendering",
         unit="frame",
-        disable=not progress,
+        show=progress,
         mininterval=1,
     )
     # A fresh interpreter each: torch and an OpenGL context of this process must not be copied into another one.

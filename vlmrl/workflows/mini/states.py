@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.errors import UserError
+from vlmrl.workflows.report import tracked
 from vlmrl.workflows.run_folder import find
 
 POSITIONS = 24  # numbers in the humanoid's `qpos`
@@ -54,7 +54,7 @@ def visited_episodes(
     from vlmrl.workflows.rollouts import batch_of_one
 
     played: list[np.ndarray] = []
-    for name in tqdm(runs, desc="visiting", unit="run", disable=not progress):
+    for name in tracked(runs, desc="visiting", unit="run", show=progress):
         folder = find(name)
         values = folder.read_config()
         if values["env"]["name"] != "humanoid":

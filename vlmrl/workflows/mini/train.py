@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 from vlmrl.encoders.torchvision_ops import prepare_torchvision
 from vlmrl.workflows.mini.captions import (
@@ -28,6 +27,7 @@ from vlmrl.workflows.mini.captions import (
 )
 from vlmrl.workflows.mini.frames import SIZE
 from vlmrl.workflows.mini.lesson import JOINED, STATEMENTS, Lesson, statement_weights
+from vlmrl.workflows.report import tracked
 
 prepare_torchvision()
 import open_clip  # noqa: E402
@@ -145,11 +145,11 @@ class ImageStage:
         order = self._rng.permutation(len(self.lesson))
         steps = max(1, len(self.lesson) // self.batch_size)
         sums = np.zeros(2)
-        bar = tqdm(
+        bar = tracked(
             range(steps),
             desc=f"image tower, epoch {self.epoch + 1} of {self.epochs}",
             unit="step",
-            disable=not progress,
+            show=progress,
             mininterval=1,
         )
         for step in bar:
@@ -259,7 +259,7 @@ def train_texts(
     scale, bias = model.clip.logit_scale.exp().detach(), model.clip.logit_bias.detach()
     pictures = torch.from_numpy(embeddings).to(device)
     last: list[float] = []
-    for step in tqdm(range(steps), desc="text tower", unit="step", disable=not progress, mininterval=1):
+    for step in tracked(range(steps), desc="text tower", unit="step", show=progress, mininterval=1):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate * one_cycle(step / steps)
         rows = rng.integers(len(lesson), size=batch_size)

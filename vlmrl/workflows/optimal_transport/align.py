@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch.nn.functional import normalize, softplus
-from tqdm import tqdm
 
 from vlmrl.reward_models.optimal_transport import Demonstrations, cosine_distances, transport
 from vlmrl.workflows.optimal_transport.config import OptimalTransportFitConfig
+from vlmrl.workflows.report import tracked
 
 ITERATIONS = 50  # of Sinkhorn's algorithm; the plan only weighs a gradient
 
@@ -67,7 +67,7 @@ def align(
     centred = [torch.from_numpy(np.asarray(clip, dtype=np.float32)) - mean for clip in clips]
     optimizer = torch.optim.Adam([projection], lr=config.learning_rate)
     losses: list[float] = []
-    for _ in tqdm(range(config.steps), desc="aligning", disable=not config.progress):
+    for _ in tracked(range(config.steps), desc="aligning", show=config.progress):
         batch = [pairs[i] for i in rng.permutation(len(pairs))[: config.batch_size]]
         there = [normalize(clip @ projection, dim=1) for clip in wanted]
         costs = {

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from tqdm import tqdm
 
 import vlmrl
 from vlmrl.datasets.base import CorruptEpisode, Dataset, open_dataset
@@ -29,7 +28,7 @@ from vlmrl.workflows.relabel.ledger import Ledger
 from vlmrl.workflows.relabel.ray_pass import Passed, encode_with_ray, require_ray_data
 from vlmrl.workflows.relabel.score import REMEMBERED, EpisodeScorer, Eye, choose_cameras, local_scorer
 from vlmrl.workflows.relabel.write import Output, open_output
-from vlmrl.workflows.report import make_console, placed, python_command
+from vlmrl.workflows.report import counted, make_console, placed, python_command, tracked
 from vlmrl.workflows.run_folder import create
 
 
@@ -69,7 +68,9 @@ def relabel(settings: RelabelConfig) -> Path:
         try:
             _score(settings, dataset, scorer, ledger, _ahead(settings, dataset, cameras, service, index))
         except KeyboardInterrupt:
-            console.print(f"Interrupted; {len(ledger)} episodes are done, and the same command goes on from there.")
+            console.print(
+                f"Interrupted; {counted(len(ledger), 'episode')} done, and the same command goes on from there."
+            )
             raise SystemExit(130) from None
         seconds = time.monotonic() - started
         problems = ledger.problems()
@@ -152,14 +153,13 @@ def _score(
             except CorruptEpisode as error:
                 raise _refusal(settings, dataset, i, error) from error
     started = time.monotonic()
-    hidden = None if settings.progress_bar else True
     passed = Passed()
     unseen = [i for i in todo if _lacks_embeddings(dataset, scorer, i)] if ahead is not None else []
     if ahead is not None and unseen:
-        with tqdm(total=len(unseen), desc="pictures", unit="episode", disable=hidden) as bar:
+        with tracked(total=len(unseen), desc="pictures", unit="episode", show=settings.progress_bar) as bar:
             passed = ahead(unseen, bar.update)
         scorer.reused -= passed.pictures  # it will find them in the index
-    with tqdm(todo, desc="rewards", unit="episode", disable=hidden) as bar:
+    with tracked(todo, desc="rewards", unit="episode", show=settings.progress_bar) as bar:
         for i in bar:
             try:
                 if i in passed.problems:
@@ -171,7 +171,7 @@ def _score(
                 if settings.on_error == "refuse":
                     raise _refusal(settings, dataset, i, error) from error
                 ledger.put_problem(i, str(error))
-                tqdm.write(f"skipped: {_name(dataset, i)} {error}")
+                bar.write(f"skipped: {_name(dataset, i)} {error}")
                 continue
             ledger.put(i, rewards)
             if scorer.frames:
@@ -256,8 +256,8 @@ def _announce(
 ) -> None:
     scene = settings.scene
     console.print(
-        f"[bold]{settings.dataset}[/] ({dataset.format}, {len(dataset)} episodes) · task {scene.task.name} · "
-        f"reward {scene.reward.name}",
+        f"[bold]{settings.dataset}[/] ({dataset.format}, {counted(len(dataset), 'episode')}) · "
+        f"task {scene.task.name} · reward {scene.reward.name}",
         highlight=False,
     )
     if scene.words is not None:
@@ -265,7 +265,7 @@ def _announce(
     if encoder is not None:
         console.print(f"encoder: {encoder.name}, cameras: {', '.join(cameras)}", highlight=False)
     if len(ledger):
-        console.print(f"going on: {len(ledger)} episodes are done", highlight=False)
+        console.print(f"going on: {counted(len(ledger), 'episode')} done", highlight=False)
 
 
 def _report(
@@ -280,8 +280,8 @@ def _report(
 ) -> None:
     values = np.concatenate([part[np.isfinite(part)] for part in rewards.values()])
     console.print(
-        f"{len(rewards)} episodes, {len(values):,} rewards: mean {values.mean():.4g}, standard deviation "
-        f"{values.std():.4g}, {values.min():.4g} to {values.max():.4g}",
+        f"{counted(len(rewards), 'episode')}, {counted(len(values), 'reward')}: "
+        f"mean {values.mean():.4g}, standard deviation {values.std():.4g}, {values.min():.4g} to {values.max():.4g}",
         highlight=False,
     )
     if values.std() < 1e-6:
@@ -293,7 +293,9 @@ def _report(
             highlight=False,
         )
     if problems:
-        console.print(f"[bold]skipped {len(problems)} episodes[/]: {_listed(dataset, problems)}", highlight=False)
+        console.print(
+            f"[bold]skipped {counted(len(problems), 'episode')}[/]: {_listed(dataset, problems)}", highlight=False
+        )
     console.print(f"{output.kind}: {placed(settings.out, output.path)}", soft_wrap=True, highlight=False)
     if output.kind == "dataset":
         console.print(

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from vlmrl.envs.crafter_text import ACHIEVEMENTS
 from vlmrl.errors import UserError
 from vlmrl.reward_models.video import clip_indices
 from vlmrl.workflows.liv.clips import gather
+from vlmrl.workflows.report import tracked
 from vlmrl.workflows.video import phrases
 from vlmrl.workflows.video.play import ENTITIES, FACED, NAMES, Scene, scenes
 
@@ -110,7 +110,7 @@ def from_play(count: int, length: int, size: tuple[int, int], folder: Path, seed
         shown: list[list[str]] = []
         n = 0
         with (folder / FRAMES).open("wb") as file:
-            played = tqdm(scenes(count, size, seed), total=count, desc="playing", unit="scene", disable=not progress)
+            played = tracked(scenes(count, size, seed), total=count, desc="playing", unit="scene", show=progress)
             for i, scene in enumerate(played):
                 if len(scene.frames) < FEWEST:
                     continue

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 from vlmrl.reward_models.video_heads import HeadConfig, VideoHead
 from vlmrl.workflows.liv.train import Base
 from vlmrl.workflows.mini.train import one_cycle
+from vlmrl.workflows.report import tracked
 from vlmrl.workflows.video import phrases
 from vlmrl.workflows.video.config import VideoFitConfig
 from vlmrl.workflows.video.footage import Footage, say
@@ -63,11 +63,11 @@ class ImageStage:
         order = rng.permutation(self._rows)
         steps = max(1, len(order) // BATCH)
         losses = []
-        bar = tqdm(
+        bar = tracked(
             range(steps),
             desc=f"frames, pass {self.epoch + 1} of {self._config.image_epochs}",
             unit="step",
-            disable=not self._config.progress,
+            show=self._config.progress,
             mininterval=1,
         )
         for step in bar:
@@ -124,7 +124,7 @@ def embed(base: Base, frames: np.ndarray, device: str, progress: bool) -> np.nda
     parts = []
     base.model.eval()  # as it comes, it is ready to be trained
     with torch.inference_mode():
-        for start in tqdm(range(0, len(frames), 128), desc="embedding frames", unit="batch", disable=not progress):
+        for start in tracked(range(0, len(frames), 128), desc="embedding frames", unit="batch", show=progress):
             features = base.model.encode_image(base.preprocess(frames[start : start + 128])).float()
             parts.append(functional.normalize(features, dim=-1).cpu().numpy())
     return np.concatenate(parts)
@@ -191,7 +191,7 @@ class ClipStage:
         """Do the steps that are left, and save now and then."""
         config = self._config
         self.head.train()
-        bar = tqdm(total=config.steps, initial=len(self.losses), desc="clips", unit="step", disable=not config.progress)
+        bar = tracked(total=config.steps, initial=len(self.losses), desc="clips", unit="step", show=config.progress)
         while len(self.losses) < config.steps:
             for group in self._optimiser.param_groups:
                 group["lr"] = config.learning_rate * one_cycle(len(self.losses) / config.steps)

@@ -14,7 +14,6 @@ import gymnasium as gym
 import numpy as np
 import torch
 from rich.table import Table
-from tqdm import tqdm
 
 import vlmrl  # noqa: F401  (registers environments)
 from vlmrl.encoders.base import Encoder
@@ -28,7 +27,7 @@ from vlmrl.workflows.audit.sequences.problems import EXACT, KINDS, REMIX, Film, 
 from vlmrl.workflows.audit.sequences.skills import STAGES
 from vlmrl.workflows.build import resolve_device
 from vlmrl.workflows.config.audit import AuditConfig
-from vlmrl.workflows.report import figures_table, make_console, shown
+from vlmrl.workflows.report import figures_table, make_console, shown, tracked
 from vlmrl.workflows.run_folder import create
 
 REMEMBERED = 65536  # frames: those of an exact permutation are the same in every order, and are encoded once
@@ -118,7 +117,7 @@ def audit_sequences(settings: AuditConfig) -> dict[str, Standing]:
             )
         height, width = service.encoder.image_size
         env = gym.make(stage.id, render_mode="rgb_array", height=height, width=width, disable_env_checker=True)
-        bar = partial(tqdm, desc="acting and filming", unit="set", disable=not settings.progress_bar)
+        bar = partial(tracked, desc="acting and filming", unit="set", show=settings.progress_bar)
         try:
             sets = problem_sets(
                 stage, env, settings.levels, settings.sets, (height, width), settings.seed, progress=bar
@@ -129,7 +128,7 @@ def audit_sequences(settings: AuditConfig) -> dict[str, Standing]:
         with notes:
             scores = [
                 _scores(scorer, problem, [frames.collect(frames.submit(film.frames)) for film in problem.films])
-                for problem in tqdm(sets, desc="scoring", unit="set", disable=not settings.progress_bar)
+                for problem in tracked(sets, desc="scoring", unit="set", show=settings.progress_bar)
             ]
     finally:
         service.close()
