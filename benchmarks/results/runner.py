@@ -223,7 +223,8 @@ def run_rows(
                         running[started] = progress.add_task(started.work.name, total=total)
                 for run, task in list(running.items()):
                     status = run.poll()
-                    progress.update(task, completed=run.work.steps())
+                    if console.is_terminal:  # reading how far it is takes time that the run could use
+                        progress.update(task, completed=run.work.steps())
                     if status is not None:
                         del running[run]
                         progress.remove_task(task)

@@ -210,14 +210,21 @@ def _with_interval(mean: float, interval: tuple[float, float], percent: bool) ->
 
 
 def _controls(runs: Mapping[int, Record]) -> str:
-    """Show in how many of the steps the predicate held without learning."""
-    shown = []
-    for name in next(iter(runs.values())).controls:
-        figures = [record.controls[name].get("fraction") for record in runs.values() if name in record.controls]
-        shares = [figure["mean"] for figure in figures if figure is not None]
-        if shares:
-            shown.append(f"{name} {100 * np.mean(shares):.0f} %")
-    return ", ".join(shown) or NONE
+    """Show in how many of the steps the predicate held without learning; without a predicate, what the truth was."""
+    names = next(iter(runs.values())).controls
+
+    def means(figure: str) -> dict[str, float]:
+        found = {
+            name: [r.controls[name][figure]["mean"] for r in runs.values() if figure in r.controls.get(name, {})]
+            for name in names
+        }
+        return {name: float(np.mean(values)) for name, values in found.items() if values}
+
+    if shares := means("fraction"):
+        return ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+    if truths := means("truth"):
+        return "truth: " + ", ".join(f"{name} {truth:.1f}" for name, truth in truths.items())
+    return NONE
 
 
 def _ceiling(runs: Mapping[int, Record]) -> str:

@@ -224,6 +224,16 @@ def test_one_seed_has_its_own_intervals(place: Path, plan: Plan) -> None:
     assert line(page, "long")["ceiling (ground-truth reward)"] == "holds 50 % [40, 60], success 25 % [5, 45]"
 
 
+def test_without_a_predicate_the_truth_tells_of_the_controls(place: Path, plan: Plan) -> None:
+    records, page = Records(place / "records"), place / "docs" / "results.md"
+    policies = {name: summary(None) for name in ("trained", "untrained")}
+    records.save("short", 0, replace(record(plan, "short", 0), policies=policies))
+    render_page(page, plan, records, place / "videos")
+    row = line(page, "a short one")
+    assert row["success"] == "no predicate"
+    assert row["predicate holds, controls"] == "truth: untrained 50.0"
+
+
 def test_several_seeds_have_an_interval_over_them_and_a_gain(place: Path, plan: Plan) -> None:
     records, page = Records(place / "records"), place / "docs" / "results.md"
     records.save("long", 0, record(plan, "long", 0, 0.5, 0.95))
