@@ -14,7 +14,6 @@ import yaml
 
 from vlmrl.commands import compose, for_hydra, plain
 from vlmrl.errors import UserError, unknown
-from vlmrl.reward_models import REWARDS
 from vlmrl.typed import Natural, typed
 from vlmrl.workflows.config.train import TrainConfig, train_settings
 
@@ -208,13 +207,15 @@ def essence(settings: TrainConfig) -> dict[str, Any]:
     if not uses_encoder(settings):
         for group, keys in UNSEEN.items():
             values[group] = {key: value for key, value in values[group].items() if key not in keys}
-        values = {key: value for key, value in values.items() if key not in ("encoder", "scorer", "goal", "baseline")}
+        words = () if settings.asks_judge else ("goal", "baseline")
+        values = {key: value for key, value in values.items() if key not in ("encoder", "scorer", *words)}
     return values
 
 
 def uses_encoder(settings: TrainConfig) -> bool:
-    """Say if the reward of a run is made of pictures and words."""
-    return bool(getattr(REWARDS.load(settings.reward.name), "uses_encoder", False))
+    """Say if an encoder has a part in the reward of a run, or in what a judge of it says."""
+    judge = settings.judge.config if settings.asks_judge and settings.judge is not None else None
+    return settings.reward.config.uses_encoder or (judge is not None and judge.uses_encoder)
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str = "") -> list[str]:

@@ -21,7 +21,7 @@ from stable_baselines3 import PPO
 from benchmarks.results.__main__ import Settings, read_settings, work
 from benchmarks.results.gallery import best_and_worst
 from benchmarks.results.plan import Plan, differences, essence, read_plan, settings_of
-from benchmarks.results.records import Record, Records, changed, own_command, read_run, row_of
+from benchmarks.results.records import Record, Records, changed, older_weights, own_command, read_run, row_of
 from benchmarks.results.runner import Work
 from benchmarks.results.tables import render_page
 from vlmrl import evaluate as command
@@ -349,6 +349,22 @@ def test_new_weights_of_the_embedded_encoder_concern_rewards_that_look(place: Pa
     looks, blind = (replace(record(plan, name, 0), versions=older) for name in ("bright", "short"))
     assert changed(looks, plan.rows["bright"], 0) == ["the embedded encoder has new weights"]
     assert changed(blind, plan.rows["short"], 0) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "looks"),
+    [
+        (["env=minigrid", "reward=oni"], False),
+        (["env=minigrid", "reward=oni", "reward.variant=embedding"], True),
+        (["reward=vlm_preference", "reward.input=observation", "judge=ground_truth"], False),
+        (["reward=vlm_preference", "reward.input=observation", "judge=encoder"], True),
+        (["reward=vlm_preference", "judge=ground_truth"], True),
+    ],
+)
+def test_settings_decide_if_the_encoder_matters(overrides: list[str], looks: bool) -> None:
+    settings = settings_of(["env=cartpole", *overrides])
+    assert ("encoder" in essence(settings)) == looks
+    assert bool(older_weights({"mini weights": "sha256 of something else"}, settings)) == looks
 
 
 def test_the_truth_depends_on_no_words_or_cameras(place: Path, plan: Plan) -> None:
