@@ -329,7 +329,8 @@ def test_a_server_that_others_reach_needs_a_token(tmp_path: Path) -> None:
     assert serve_settings(values | {"host": "0.0.0.0", "token_file": str(file)}).token() == TOKEN
     with pytest.raises(UserError, match="replicas are Ray's already"):
         serve_settings(plain(compose("serve", ["scorer=ray"])))
-    with pytest.raises(UserError, match="'ground_truth' looks at no pictures"):
-        serve_settings(values | {"rewards": ["ground_truth"]})
+    for blind in ("ground_truth", "oni"):
+        with pytest.raises(UserError, match=f"'{blind}' looks at no pictures"):
+            serve_settings(values | {"rewards": [blind]})
     with pytest.raises(UserError, match="max_frames is 0; it must be a whole number, at least 1"):
         serve_settings(values | {"max_frames": 0})

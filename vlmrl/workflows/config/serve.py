@@ -54,7 +54,9 @@ class ServeConfig:
         if not self.rewards:
             raise UserError(f"rewards is empty; name what may be asked for, of {', '.join(REWARDS)}.")
         for name in self.rewards:
-            if not REWARDS.load(name).uses_encoder:
+            config = REWARDS.load(name)
+            # A property where settings decide: ask the default ones.
+            if not (config.uses_encoder if isinstance(config.uses_encoder, bool) else config().uses_encoder):
                 raise UserError(f"rewards: '{name}' looks at no pictures, and pictures are all that a request brings.")
         if self.token_file is None and not is_loopback(self.host):
             raise UserError(
