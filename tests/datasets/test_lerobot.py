@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +110,14 @@ def test_an_older_version_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_same_data_are_the_same_bytes(tmp_path: Path) -> None:
-    first, second = (write("lerobot", tmp_path / name, [episode(0), episode(1)]) for name in "ab")
+    # Each in a process of its own, like a command that is given twice; what else ran in this one is not asked here.
+    program = (
+        "import sys; from tests.datasets.recordings import episode, write; "
+        "write('lerobot', sys.argv[1], [episode(0), episode(1)])"
+    )
+    first, second = tmp_path / "a", tmp_path / "b"
+    for out in (first, second):
+        subprocess.run([sys.executable, "-c", program, str(out)], check=True, cwd=Path(__file__).parents[2])
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert files == sorted(path.relative_to(second) for path in second.rglob("*") if path.is_file())
     assert [path for path in files if (first / path).read_bytes() != (second / path).read_bytes()] == []
