@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
 from vlmrl import evaluate, train
 from vlmrl.commands import compose, expand
 from vlmrl.errors import UserError
@@ -220,7 +221,7 @@ def test_expand_lists_every_job_of_a_sweep() -> None:
 
 
 def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -260,7 +261,7 @@ def test_help_and_mistakes_load_nothing_heavy(name: str, tmp_path: Path) -> None
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
         assert result.returncode == 0, result.stderr
 
@@ -288,7 +289,7 @@ def test_the_help_may_be_read_in_part() -> None:
     )
     assert process.stdout is not None
     process.stdout.close()
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert errors == ""
 
 

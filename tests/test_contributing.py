@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 FILES = dict(re.findall(r"^`(my_suite/[\w./]+)`\n\n```\w+\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL))
@@ -33,7 +35,7 @@ TINY = [
 def run(cwd: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(cwd), str(ROOT)])}
     result = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
     return result.stdout
@@ -94,7 +96,11 @@ def test_its_code_is_in_form(folder: Path) -> None:
     config = f"--config={ROOT / 'pyproject.toml'}"
     for arguments in (["check", "--ignore=D,I001"], ["format", "--check"]):  # imports: here my_suite is no third party
         result = subprocess.run(
-            [ruff, *arguments, "--no-cache", config, "my_suite"], cwd=folder, capture_output=True, text=True, timeout=60
+            [ruff, *arguments, "--no-cache", config, "my_suite"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert result.returncode == 0, result.stdout + result.stderr
 
@@ -144,7 +150,7 @@ def test_the_newest_releases_are_reported_and_block_nothing(tmp_path: Path, stat
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.endswith(f"With the newest releases, {verdict}\n")

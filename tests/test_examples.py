@@ -11,6 +11,8 @@ from pathlib import Path
 import gymnasium as gym
 import pytest
 
+from tests.patience import PATIENCE
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SMALL = {
     "own_environment": ["--steps", "60"],
@@ -21,7 +23,11 @@ SMALL = {
 
 def run(name: str, cwd: Path) -> str:
     result = subprocess.run(
-        [sys.executable, EXAMPLES / f"{name}.py", *SMALL[name]], cwd=cwd, capture_output=True, text=True, timeout=120
+        [sys.executable, EXAMPLES / f"{name}.py", *SMALL[name]],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert list(cwd.iterdir()) == []  # nothing is left behind

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from vlmrl.agents import AGENTS
 from vlmrl.command_help import choices, comments
 from vlmrl.commands import compose, plain
@@ -48,7 +49,7 @@ for name in {names!r}:
             raise
 assert not set({ROOMS!r}) & set(sys.modules)
 """
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
 
 
@@ -56,7 +57,7 @@ def test_the_package_itself_is_light() -> None:
     heavy = ["torch", "mujoco", "open_clip", "cv2", "stable_baselines3", "tensorboard"]
     modules = "vlmrl, vlmrl.errors, vlmrl.rows, vlmrl.workflows.config.train, vlmrl.commands"
     code = f"import sys, {modules}\nloaded = set({heavy!r}) & set(sys.modules)\nassert not loaded, loaded"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
 
 
@@ -66,7 +67,7 @@ def test_imports_go_down_only() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert result.returncode == 0, result.stdout + result.stderr
 

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.patience import PATIENCE
 from vlmrl.datasets.video import write_video
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +54,7 @@ def film(folder: Path) -> None:
 def run(cwd: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=PATIENCE
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
     return result.stdout

@@ -13,7 +13,7 @@ from vlmrl.commands import compose, expand, for_hydra
 from vlmrl.fit import with_recipe
 
 ROOT = Path(__file__).parents[1]
-# The commands of the results are those of their plan, which tests/benchmarks/test_results.py looks at.
+# The commands of the results are those of their plan, which tests/benchmarks/results looks at.
 PAGES = [ROOT / "README.md", *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem != "results")]
 # A command at the start of a line, or between backticks; a comment may follow.
 COMMAND = re.compile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shlex
 from collections.abc import Iterable, Mapping
@@ -70,7 +71,7 @@ class Row:
         Raises:
             UserError: It would refuse it.
         """
-        return settings_of([*self.overrides, f"seed={seed}"])
+        return replace(_composed(self.overrides), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,12 @@ def settings_of(overrides: Iterable[str]) -> TrainConfig:
         UserError: It would refuse them.
     """
     return train_settings(plain(compose("train", for_hydra(overrides))))
+
+
+@functools.cache
+def _composed(overrides: tuple[str, ...]) -> TrainConfig:
+    # Hydra takes a tenth of a second, and the tables ask for every seed of every row each time that they are written.
+    return settings_of(overrides)
 
 
 def essence(settings: TrainConfig) -> dict[str, Any]:

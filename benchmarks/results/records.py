@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import os
 import platform
@@ -122,8 +123,11 @@ def older_weights(made_with: Mapping[str, str], settings: TrainConfig) -> list[s
     key = _embedded(settings)
     if key is None:
         return []
-    now = versions()[key]
+    now = _versions_now()[key]
     return ["the embedded encoder has new weights"] if made_with.get(key, now) != now else []
+
+
+_versions_now = functools.cache(versions)  # reads all weights; the tables ask for every row
 
 
 def unknown_weights(record: Record, row: Row, seed: int) -> bool:

@@ -14,6 +14,7 @@ import pytest
 
 from benchmarks.blocks import Arm, compare, report
 from tests.benchmarks.arms import dying, failing, known
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +68,7 @@ def run(name: str, tmp_path: Path, *arguments: str) -> dict[str, Any]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert re.search(r"goal: at least \d+ times as fast", result.stdout)

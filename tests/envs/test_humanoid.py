@@ -10,6 +10,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import vlmrl  # noqa: F401
+from tests.patience import PATIENCE
 from vlmrl.envs.humanoid import CAMERAS, Humanoid
 from vlmrl.envs.tasks import PREDICATES, dense_reward, holds
 from vlmrl.errors import UserError
@@ -164,7 +165,7 @@ def test_torch_is_loaded_before_an_opengl_context_exists() -> None:
         "env = h.Humanoid(render_mode='rgb_array', width=32, height=32); env.reset(seed=0); env.render(); env.close()\n"
         "assert before == [True], before\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
 
 
 def test_without_opengl_there_is_one_clear_error() -> None:
@@ -180,7 +181,7 @@ def test_without_opengl_there_is_one_clear_error() -> None:
 
     # GLFW needs a display; on a machine without one it stands for "no OpenGL".
     environment = {key: value for key, value in os.environ.items() if key != "DISPLAY"} | {"MUJOCO_GL": "glfw"}
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120, env=environment)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=PATIENCE, env=environment)
 
 
 def test_a_reset_says_how_the_episode_starts() -> None:

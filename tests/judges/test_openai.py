@@ -16,6 +16,7 @@ import pytest
 
 from tests.judges.clips import clip, comparison
 from tests.judges.endpoint import MODEL, Endpoint, pictures_of
+from tests.patience import PATIENCE
 from vlmrl.errors import UserError
 from vlmrl.judges import desk as desks
 from vlmrl.judges.base import Message, TextQuestion
@@ -95,7 +96,7 @@ def killed(question):
 judge.model.complete = killed
 Desk(judge, AnswerStore({str(tmp_path / "a.sqlite")!r}), made.budget).ask([comparison(*pair) for pair in {PAIRS!r}])
 """
-    result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=120)
+    result = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], timeout=PATIENCE)
     assert result.returncode == 9 and len(endpoint.requests) == 6
     store = AnswerStore(tmp_path / "a.sqlite")
     answers = desk(endpoint, store).ask([comparison(*pair) for pair in PAIRS])

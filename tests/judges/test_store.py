@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.judges.clips import clip, comparison
+from tests.patience import PATIENCE
 from vlmrl.errors import UserError
 from vlmrl.judges.base import Answer, Comparison, Message, TextQuestion, clip_digest
 from vlmrl.judges.ground_truth import GroundTruthJudge
@@ -82,7 +83,7 @@ print(made)
     workers = [
         subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    made = [int(worker.communicate(timeout=120)[0]) for worker in workers]
+    made = [int(worker.communicate(timeout=PATIENCE)[0]) for worker in workers]
     assert sum(made) == 100
     store = AnswerStore(path)
     assert store.spent().calls == 100

@@ -18,6 +18,7 @@ import torch
 from sb3_contrib import CrossQ
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 
+from tests.patience import PATIENCE
 from vlmrl import evaluate as command
 from vlmrl.commands import compose, plain
 from vlmrl.envs.make import EnvSettings
@@ -338,7 +339,7 @@ def test_an_object_keeps_its_state_and_is_told_of_starts() -> None:
 
 def command_line(cwd: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", module, *arguments], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from tests.patience import PATIENCE
 from vlmrl.commands import compose, plain
 from vlmrl.errors import UserError
 from vlmrl.workflows.config.train import train_settings
@@ -59,7 +60,7 @@ COMMON = ["eval_episodes=2", "progress_bar=false", "threads=1", "device=cpu", "a
 
 def command(cwd: Path, *arguments: str, module: str = "vlmrl.train") -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=cwd, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", module, *arguments], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -212,7 +213,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_uninterrupted_one(
         stdout=subprocess.DEVNULL,
     )
     try:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE
         while not list(tmp_path.glob("runs/*/*/checkpoints/400")):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.05)
@@ -248,7 +249,7 @@ def test_ground_truth_draws_nothing(tmp_path: Path) -> None:
     # A backend that does not exist: any picture would fail.
     result = subprocess.run(
         [sys.executable, "-m", "vlmrl.train", *TINY["humanoid"], *COMMON, "reward=ground_truth", "video=false"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=240, env={**os.environ, "MUJOCO_GL": "disabled"},
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, env={**os.environ, "MUJOCO_GL": "disabled"},
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
 
@@ -263,7 +264,7 @@ def test_no_opengl_is_one_clear_error_at_start(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         env=environment,
     )
     assert result.returncode == 2
@@ -282,14 +283,14 @@ def test_ctrl_c_saves(tmp_path: Path) -> None:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not list(tmp_path.glob("runs/*/*/monitor/0.monitor.csv")) or not any(
             len(path.read_text().splitlines()) > 5 for path in tmp_path.glob("runs/*/*/monitor/0.monitor.csv")
         ):
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.2)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: every process of the run gets it
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 0

@@ -11,6 +11,8 @@ from pathlib import Path
 import imageio.v2 as imageio
 import pytest
 
+from tests.patience import PATIENCE
+
 pytest.importorskip("minigrid")
 
 SETTINGS = [
@@ -36,7 +38,7 @@ SETTINGS = [
 
 def run(cwd: Path, module: str, *arguments: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=cwd, capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", module, *arguments], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE
     )
     assert result.returncode == 0, result.stderr[-3000:]
     return result.stdout

@@ -21,6 +21,7 @@ import torch
 
 from tests.agents.appo.test_config import agent
 from tests.agents.appo.worlds import TEXTS
+from tests.patience import PATIENCE
 from tests.reward_models.label_endpoint import serve_labels
 from vlmrl.agents.appo.options import factory_options, factory_settings
 from vlmrl.agents.appo.policy import AppoPolicy
@@ -76,7 +77,7 @@ class Started:
         )
 
     def until_it_steps(self) -> None:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while len(self._finished()) < 4:  # each environment has ended an episode
             assert self.process.poll() is None, self.process.stdout.read()  # type: ignore[union-attr]
             assert time.monotonic() < deadline

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.patience import PATIENCE
 from tests.reward_models.confinement.hostile import BODIES, source
 from tests.reward_models.programs.toy import GOOD, TOY, recorded
 from vlmrl.reward_models.confinement.process import ConfinedProgram, ProgramError, measured_level
@@ -174,7 +175,7 @@ def test_it_dies_with_its_parent(tmp_path: Path) -> None:
         "os.kill(os.getpid(), 9)\n"
     )
     root = Path(__file__).parents[3]
-    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=PATIENCE)
     number = int(run.stdout)
     for _ in range(100):
         if not _session(number):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.patience import PATIENCE
 from vlmrl.errors import UserError
 from vlmrl.workflows.audit.clips import Clip, Label
 from vlmrl.workflows.audit.exports import write_rrd
@@ -23,7 +24,7 @@ def test_curves_and_pictures_lie_over_frame_numbers(tmp_path: Path) -> None:
     pytest.importorskip("rerun")
     path = write_rrd(tmp_path / "audit.rrd", [clip()], [np.arange(5.0)])
     printed = subprocess.run(
-        [sys.executable, "-m", "rerun", "rrd", "print", str(path)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "rerun", "rrd", "print", str(path)], capture_output=True, text=True, timeout=PATIENCE
     )
     assert printed.returncode == 0, printed.stderr
     for name in ("/0003_drawer/value", "/0003_drawer/observation.images"):

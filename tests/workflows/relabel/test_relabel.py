@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.datasets.recordings import brightness, episode, pictures, shared_film, write
+from tests.patience import PATIENCE
 from tests.toys import BrightnessEncoder, PixelReward
 from vlmrl.commands import compose, for_hydra, plain
 from vlmrl.datasets.base import CorruptEpisode, Frames, open_dataset, transitions
@@ -435,7 +436,7 @@ def test_killed_and_started_again_it_ends_in_the_same_bytes(tmp_path: Path) -> N
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "TEST_SECONDS_A_BATCH": "0.1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     ledger = tmp_path / "minari" / ".b-v0.rewards"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < deadline and done(ledger) < 2:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

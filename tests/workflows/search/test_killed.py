@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.reward_models.programs.test_generate import fenced
 from tests.reward_models.programs.writer_endpoint import MODEL, serve_writer
 from vlmrl.reward_models.confinement.process import measured_level
@@ -81,12 +82,11 @@ def _finished(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_search_that_is_killed_ends_as_one_that_is_not(tmp_path: Path) -> None:
     with serve_writer(_write) as endpoint, _search(tmp_path, *_command(tmp_path / "whole", endpoint.url)) as whole:
         with _search(tmp_path, *_command(tmp_path / "cut", endpoint.url)) as cut:
             # In the second round, while it trains: one run is done and filmed, another one has begun and is not.
-            deadline = time.monotonic() + 400
+            deadline = time.monotonic() + PATIENCE
             while len(list(tmp_path.glob("cut/runs/*/256-100/config.yaml"))) < 2 and cut.poll() is None:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
