@@ -17,6 +17,7 @@ from vlmrl.commands import compose, for_hydra, plain
 from vlmrl.errors import UserError, unknown
 from vlmrl.typed import Natural, typed
 from vlmrl.workflows.config.train import TrainConfig, train_settings
+from vlmrl.workflows.run_folder import EMBEDDED_WEIGHTS
 
 # What says nothing about what comes out: where it is written, what is shown meanwhile, on what it computes.
 IRRELEVANT = ("resume", "run_dir", "video", "video_dir", "progress_bar", "log_interval", "threads", "device")
@@ -38,6 +39,8 @@ class Row:
         controls: Names of rows that learn from the same recordings without their rewards saying anything. Below the
             table it is stated whether this row, which learns from the truth, is above them all; where it is not, the
             recordings are no test of a reward.
+        relabelled_by: Embedded encoder that the rewards of its recordings come from, as the commands above the table
+            make them: with other weights they would be others. Empty if from none.
         module: What must be importable to run it, where that is not so in every environment; empty for the table's.
         table: Name of its table (set by `read_plan`).
         name: Its name (set by `read_plan`).
@@ -50,6 +53,7 @@ class Row:
     published: str | None = None
     gain: bool = False
     controls: tuple[str, ...] = ()
+    relabelled_by: str = ""
     module: str = ""
     table: str = ""
     name: str = ""
@@ -72,6 +76,11 @@ class Row:
             UserError: It would refuse it.
         """
         return replace(_composed(self.overrides), seed=seed)
+
+    def encoder(self, seed: int) -> str | None:
+        """Return the name of the encoder that has a part in the row's rewards; None if there is none."""
+        settings = self.settings(seed)
+        return settings.encoder.name if uses_encoder(settings) else self.relabelled_by or None
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,8 @@ def read_plan(path: Path) -> Plan:
                 raise UserError(f"'{path}': the row '{name}' is in the tables '{taken[name]}' and '{title}'.")
             if not name.replace("_", "").isalnum():
                 raise UserError(f"'{path}': the row '{name}' names a file; give it letters, digits and underscores.")
+            if row.relabelled_by and row.relabelled_by not in EMBEDDED_WEIGHTS:
+                raise unknown("embedded encoder", row.relabelled_by, EMBEDDED_WEIGHTS)
             if not row.seeds or len(set(row.seeds)) < len(row.seeds):
                 raise UserError(f"'{path}': the row '{name}' needs seeds, each once; it has {list(row.seeds)}.")
             taken[name] = title

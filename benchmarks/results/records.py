@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results.plan import IRRELEVANT, UNSEEN, Plan, Row, differences, essence, settings_of, uses_encoder
+from benchmarks.results.plan import IRRELEVANT, UNSEEN, Plan, Row, differences, essence, settings_of
 from vlmrl.errors import UserError
 from vlmrl.workflows.config.train import TrainConfig, train_settings
 from vlmrl.workflows.run_folder import EMBEDDED_WEIGHTS, RunFolder, versions
@@ -115,30 +115,30 @@ def changed(record: Record, row: Row, seed: int) -> list[str]:
     wanted = row.settings(seed)
     # Read as the settings of a run are: keys that came later have the defaults that the run had.
     found = essence(train_settings(_completed(record.settings, wanted)))
-    return differences(found, essence(wanted)) + older_weights(record.versions, wanted)
+    return differences(found, essence(wanted)) + older_weights(record.versions, row, seed)
 
 
-def older_weights(made_with: Mapping[str, str], settings: TrainConfig) -> list[str]:
-    """Say if the embedded encoder that rewards these settings is not the one that a run was made with."""
-    key = _embedded(settings)
+def older_weights(made_with: Mapping[str, str], row: Row, seed: int) -> list[str]:
+    """Say if the embedded encoder that rewards a row is not the one that a run was made with."""
+    key = _weights(row, seed)
     if key is None:
         return []
     now = _versions_now()[key]
     return ["the embedded encoder has new weights"] if made_with.get(key, now) != now else []
 
 
-_versions_now = functools.cache(versions)  # reads all weights; the tables ask for every row
-
-
 def unknown_weights(record: Record, row: Row, seed: int) -> bool:
     """Say if it cannot be told which weights the embedded encoder had: runs have not always written it down."""
-    key = _embedded(row.settings(seed))
+    key = _weights(row, seed)
     return key is not None and key not in record.versions
 
 
-def _embedded(settings: TrainConfig) -> str | None:
+def _weights(row: Row, seed: int) -> str | None:
     """Return what the digest of the embedded encoder that rewards is called; None where none does."""
-    return EMBEDDED_WEIGHTS.get(settings.encoder.name) if uses_encoder(settings) else None
+    return EMBEDDED_WEIGHTS.get(row.encoder(seed) or "")
+
+
+_versions_now = functools.cache(versions)  # reads all weights; the tables ask for every row
 
 
 def is_finished(folder: RunFolder, settings: TrainConfig) -> bool:
@@ -211,7 +211,7 @@ def row_of(folder: RunFolder, plan: Plan, patterns: tuple[str, ...]) -> tuple[Ro
     assert nearest is not None  # a pattern that fits nothing has been refused
     differ, row = nearest
     if not differ:
-        differ = older_weights(_versions(folder), settings)
+        differ = older_weights(_versions(folder), row, settings.seed)
     if differ:
         raise UserError(
             f"The run '{folder.path}' is not what a row asks for. The nearest is '{row.name}', but "

@@ -84,7 +84,7 @@ class Work:
             except UserError:  # settings of another day, which no command takes any more
                 continue
             same = not differences(found, essence(self.settings))
-            if same and not older_weights(json.loads(versions.read_text()), self.settings):
+            if same and not older_weights(json.loads(versions.read_text()), self.row, self.seed):
                 return folder
         return None
 

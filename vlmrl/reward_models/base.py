@@ -15,6 +15,8 @@ from vlmrl.quantities import Path as QuantityPath
 from vlmrl.reward_models import REWARDS
 from vlmrl.rows import Row, RowKey, Rows
 
+FILE_SETTINGS = ("weights", "demonstrations", "prompts")  # settings of rewards that name a file of what was learned
+
 
 @dataclass(frozen=True)
 class Words:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.results.plan import Plan, differences, essence, read_plan, settings_of
+from benchmarks.results.plan import Plan, Row, differences, essence, read_plan, settings_of
 from benchmarks.results.records import older_weights
 from tests.benchmarks.results.made import ROOT, TOY
 from vlmrl.errors import UserError
@@ -76,9 +76,19 @@ def test_what_is_wrong_in_the_plan_is_said(place: Path, old: str, new: str, mess
     ],
 )
 def test_settings_decide_if_the_encoder_matters(overrides: list[str], looks: bool) -> None:
-    settings = settings_of(["env=cartpole", *overrides])
-    assert ("encoder" in essence(settings)) == looks
-    assert bool(older_weights({"mini weights": "sha256 of something else"}, settings)) == looks
+    row = Row(("env=cartpole", *overrides))
+    assert ("encoder" in essence(row.settings(0))) == looks
+    assert bool(older_weights({"mini weights": "sha256 of something else"}, row, 0)) == looks
+
+
+def test_new_weights_concern_recordings_that_they_relabelled(place: Path) -> None:
+    offline = Row(("env=cartpole", "agent=iql", "dataset=a-v0", "reward=ground_truth"))
+    older = {"mini weights": "sha256 of something else"}
+    assert older_weights(older, offline, 0) == []
+    assert older_weights(older, replace(offline, relabelled_by="mini"), 0) == ["the embedded encoder has new weights"]
+    (place / "plan.yaml").write_text(TOY.replace("bright: {}", "bright: {relabelled_by: minni}"))
+    with pytest.raises(UserError, match="Unknown embedded encoder 'minni'. Did you mean 'mini'"):
+        read_plan(place / "plan.yaml")
 
 
 def test_differences_name_keys() -> None:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,7 @@ class PixelConfig:
 
     alpha: float = 0.0
     views: str = "mean"
+    weights: str = ""
 
     uses_encoder: ClassVar[bool] = True
 
@@ -124,7 +126,7 @@ def test_where_rewards_come_from_is_written_down() -> None:
     said = open_dataset("b-v0").metadata["vlmrl"]["relabel"]
     assert (said["source"], said["goal"], said["cameras"]) == ("a-v0", ["be bright"], ["front"])
     assert said["encoder"] == {"name": "brightness", "fingerprint": "0"}
-    assert said["reward"] == {"name": "clip", "alpha": 0.0, "views": "mean"}
+    assert said["reward"] == {"name": "clip", "alpha": 0.0, "views": "mean", "weights": ""} and said["files"] == {}
     assert said["skipped"] == []
 
 
@@ -376,8 +378,72 @@ def test_corrupt_episodes_are_skipped_named_and_counted(
     ]
     printed = capsys.readouterr().out
     assert "skipped 2 episodes" in printed
-    assert "episode 1 actions at step 1 are not finite" in printed
+    assert "episode 1 actions at step 1 are not finite ([nan])" in printed
     assert "episode 2 has a film that cannot be read" in printed
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, where: str, count: int) -> None:
+    """Let the next run end at the call of this number of a function, as if it had been killed."""
+    module, _, name = where.rpartition(".")
+    owner = pkgutil.resolve_name(module)
+    plainly, calls = getattr(owner, name), []
+
+    def kill(*arguments: Any, **named: Any) -> Any:
+        calls.append(1)
+        if len(calls) == count:
+            monkeypatch.setattr(owner, name, plainly)
+            raise SystemExit("killed")
+        return plainly(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, kill)
+
+
+def test_other_weights_under_the_same_path_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write("minari", "a-v0", [episode(0), episode(1), episode(2)])
+    learned = tmp_path / "learned.safetensors"
+    learned.write_bytes(b"one")
+    asked = ("dataset=a-v0", "out=b-v0", "+reward.weights=learned.safetensors")
+    for _ in range(2):
+        killed_at(monkeypatch, "vlmrl.workflows.relabel.ledger:Ledger.put", 2)
+        with pytest.raises(SystemExit, match="killed"):
+            relabel(settings(*asked))
+    assert "going on: 1 episode done" in capsys.readouterr().out
+    learned.write_bytes(b"two")
+    relabel(settings(*asked))
+    assert "going on" not in capsys.readouterr().out
+    said = open_dataset("b-v0").metadata["vlmrl"]["relabel"]
+    assert said["files"] == {"weights": hashlib.sha256(b"two").hexdigest()}
+
+
+def test_what_an_earlier_run_was_to_skip_is_refused_if_that_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    write("minari", "a-v0", broken())
+    killed_at(monkeypatch, "vlmrl.workflows.relabel.write:NewDataset.write", 1)
+    with pytest.raises(SystemExit, match="killed"):
+        relabel(settings("dataset=a-v0", "out=b-v0", "on_error=skip"))
+    with pytest.raises(UserError, match=r"episode 1 .*not finite.*on_error=skip leaves"):
+        relabel(settings("dataset=a-v0", "out=b-v0"))
+
+
+@pytest.mark.parametrize("how", ["keep_frames=true", "observe=embeddings"])
+def test_pictures_that_only_the_new_dataset_needs_are_looked_at_in_time(tmp_path: Path, how: str) -> None:
+    folder = write("clips", tmp_path / "clips", [episode(0), episode(1), episode(2)])
+    film = folder / "front" / "000001.mp4"
+    film.write_bytes(film.read_bytes()[: film.stat().st_size * 3 // 4])
+    asked = (f"dataset={folder}", "reward=ground_truth", "goal=null", how)
+    with pytest.raises(UserError, match="episode 1 .*on_error=skip leaves"):
+        relabel(settings(*asked, "out=b-v0"))
+    relabel(settings(*asked, "out=c-v0", "on_error=skip"))
+    new = open_dataset("c-v0")
+    assert len(new) == 2 and len(new.metadata["vlmrl"]["relabel"]["skipped"]) == 1
+
+
+def test_a_table_beside_recordings_changes_nothing_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = shared_film(tmp_path / "robot")
+    relabel(settings(f"dataset={root}", f"out={root}/sarm_progress.parquet"))
+    monkeypatch.setattr(Frames, "__iter__", lambda self: pytest.fail("a picture was decoded"))
+    relabel(settings(f"dataset={root}", "out=again.parquet", "goal=be very bright"))
 
 
 def test_a_dataset_of_which_nothing_is_left_is_refused() -> None:

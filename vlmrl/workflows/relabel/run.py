@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 import vlmrl
-from vlmrl.datasets.base import CorruptEpisode, Dataset, open_dataset
+from vlmrl.datasets.base import CorruptEpisode, Dataset, Episode, open_dataset
+from vlmrl.datasets.lerobot import LeRobotDataset
 from vlmrl.encoders.base import ELSEWHERE, Encoder
 from vlmrl.errors import UserError
+from vlmrl.reward_models.base import FILE_SETTINGS
 from vlmrl.serving.settings import Service
 from vlmrl.workflows.build import resolve_device
 from vlmrl.workflows.config.relabel import RelabelConfig
@@ -52,7 +55,7 @@ def relabel(settings: RelabelConfig) -> Path:
     output = open_output(settings, dataset)
     service = _service(settings, dataset)
     digest = _digest(dataset)
-    index = None
+    index = ledger = None
     try:
         if service is not None and service.store is not None:
             index = FrameIndex(service.store.path.parent, digest, service.store)
@@ -64,9 +67,11 @@ def relabel(settings: RelabelConfig) -> Path:
         _announce(console, settings, dataset, encoder, cameras, ledger)
         task = settings.scene.make_task()
         scorer = EpisodeScorer(settings, task, service, cameras, resolve_device(settings.device), index)
+        eye = Eye(service, cameras, index) if service is not None else None
         started = time.monotonic()
         try:
-            _score(settings, dataset, scorer, ledger, _ahead(settings, dataset, cameras, service, index))
+            ahead = _ahead(settings, dataset, cameras, service, index)
+            _score(settings, dataset, scorer, ledger, ahead, partial(output.check, eye=eye))
         except KeyboardInterrupt:
             console.print(
                 f"Interrupted; {counted(len(ledger), 'episode')} done, and the same command goes on from there."
@@ -79,9 +84,11 @@ def relabel(settings: RelabelConfig) -> Path:
             raise UserError(f"No episode of '{settings.dataset}' can have rewards: {_listed(dataset, problems)}")
         skipped = [{"episode": _name(dataset, i), "problem": problem} for i, problem in problems.items()]
         provenance = asked | {"relabel": asked["relabel"] | {"skipped": skipped}}
-        output.write(rewards, provenance, Eye(service, cameras, index) if service is not None else None)
+        output.write(rewards, provenance, eye)
         ledger.remove()
     finally:
+        if ledger is not None:
+            ledger.close()
         if index is not None:
             index.close()
         if service is not None:
@@ -132,6 +139,7 @@ def _score(
     scorer: EpisodeScorer,
     ledger: Ledger,
     ahead: Callable[[list[int], Callable[[], object]], Passed] | None,
+    check: Callable[[Episode, int], None],
 ) -> None:
     """Reward the episodes that the ledger does not know yet.
 
@@ -141,12 +149,15 @@ def _score(
         scorer: Rewards an episode.
         ledger: What is done.
         ahead: Takes numbers of episodes, encodes their pictures, and calls back for each; None if nothing does.
+        check: Finds what of an episode and its position could not be written.
 
     Raises:
         UserError: An episode is corrupt, and such are to be refused.
     """
     todo = [i for i in range(len(dataset)) if i not in ledger]
     if settings.on_error == "refuse":
+        for i, problem in ledger.problems().items():  # an earlier run was to skip them
+            raise _refusal(settings, dataset, i, CorruptEpisode(problem))
         for i in todo:  # what can be seen without decoding pictures is said before hours are spent on them
             try:
                 dataset.episode(i).check()
@@ -167,6 +178,7 @@ def _score(
                 episode = dataset.episode(i)
                 episode.check()
                 rewards = scorer.score(episode, i)
+                check(episode, i)
             except CorruptEpisode as error:
                 if settings.on_error == "refuse":
                     raise _refusal(settings, dataset, i, error) from error
@@ -215,6 +227,7 @@ def _provenance(
         "source": settings.dataset,
         "source_format": dataset.format,
         "reward": {"name": scene.reward.name, **asdict(scene.reward.config)},
+        "files": _files(scene.reward.config),
         "goal": list(words.goal) if words is not None else [],
         "baseline": list(words.baseline) if words is not None else [],
         "negatives": list(words.negatives) if words is not None else [],
@@ -237,11 +250,36 @@ def _provenance(
     return json.loads(json.dumps({**kept, "relabel": relabelled}))
 
 
+def _files(config: Any) -> dict[str, str]:
+    """Return {setting: sha256} of the files that a reward's settings name: a path can hold other weights tomorrow."""
+    digests = {}
+    for setting in FILE_SETTINGS:
+        named = getattr(config, setting, "")
+        if named and Path(named).exists():  # what is not there is refused when the reward is built
+            digest = hashlib.sha256()
+            for path in _contents([Path(named)]):
+                digest.update(path.read_bytes())
+            digests[setting] = digest.hexdigest()
+    return digests
+
+
+def _contents(roots: list[Path]) -> list[Path]:
+    """Return these files, and those in these folders but hidden ones, in one order."""
+    return [
+        path
+        for root in roots
+        for path in ([root] if root.is_file() else sorted(p for p in root.rglob("[!.]*") if p.is_file()))
+    ]
+
+
 def _digest(dataset: Dataset) -> str:
     """Return a digest of what tells a dataset from another under the same name, without reading all of it."""
-    files = [dataset.path] if dataset.path.is_file() else sorted(p for p in dataset.path.rglob("[!.]*") if p.is_file())
+    roots = [dataset.path]
+    if isinstance(dataset, LeRobotDataset):  # tables of rewards lie beside these, and are no part of the recordings
+        roots = [dataset.path / name for name in ("data", "meta", "videos")]
     sizes = [
-        (str(path.relative_to(dataset.path.parent)), path.stat().st_size, path.stat().st_mtime_ns) for path in files
+        (str(path.relative_to(dataset.path.parent)), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in _contents(roots)
     ]
     return hashlib.sha256(json.dumps([len(dataset), sizes]).encode()).hexdigest()
 
@@ -256,14 +294,15 @@ def _announce(
 ) -> None:
     scene = settings.scene
     console.print(
-        f"[bold]{settings.dataset}[/] ({dataset.format}, {counted(len(dataset), 'episode')}) · "
+        f"[bold]{escape(settings.dataset)}[/] ({dataset.format}, {counted(len(dataset), 'episode')}) · "
         f"task {scene.task.name} · reward {scene.reward.name}",
         highlight=False,
     )
     if scene.words is not None:
-        console.print(f"goal: {'; '.join(scene.words.goal)!r}  baseline: {'; '.join(scene.words.baseline)!r}")
+        goal, baseline = ("; ".join(words) for words in (scene.words.goal, scene.words.baseline))
+        console.print(f"goal: {goal!r}  baseline: {baseline!r}", markup=False)
     if encoder is not None:
-        console.print(f"encoder: {encoder.name}, cameras: {', '.join(cameras)}", highlight=False)
+        console.print(f"encoder: {encoder.name}, cameras: {', '.join(cameras)}", highlight=False, markup=False)
     if len(ledger):
         console.print(f"going on: {counted(len(ledger), 'episode')} done", highlight=False)
 
@@ -294,12 +333,14 @@ def _report(
         )
     if problems:
         console.print(
-            f"[bold]skipped {counted(len(problems), 'episode')}[/]: {_listed(dataset, problems)}", highlight=False
+            f"[bold]skipped {counted(len(problems), 'episode')}[/]: {escape(_listed(dataset, problems))}",
+            highlight=False,
         )
-    console.print(f"{output.kind}: {placed(settings.out, output.path)}", soft_wrap=True, highlight=False)
+    console.print(f"{output.kind}: {placed(settings.out, output.path)}", soft_wrap=True, highlight=False, markup=False)
     if output.kind == "dataset":
         console.print(
             f"a policy from it: {python_command()} -m vlmrl.train env=none agent=iql dataset={settings.out}",
             soft_wrap=True,
             highlight=False,
+            markup=False,
         )

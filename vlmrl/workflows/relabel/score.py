@@ -270,8 +270,9 @@ class EpisodeScorer:
                     raise CorruptEpisode("does not say what should be done; say it for all: goal='...'")
                 scene = replace(scene, goal=(sentence,))
             encoder = self._service.encoder if self._service is not None else None
-            model = scene.reward.config.build(scene.words, encoder)
-            self._rewards[sentence] = self._lazy(model)
+            for other in self._rewards.values():  # each remembers pictures, and there may be a sentence for each clip
+                other.close()
+            self._rewards = {sentence: self._lazy(scene.reward.config.build(scene.words, encoder))}
         return self._rewards[sentence]
 
     def _lazy(self, model: RewardModel) -> LazyRewards:

@@ -40,6 +40,19 @@ class Output(Protocol):
     @property
     def ledger(self) -> Path: ...  # noqa: D102
 
+    def check(self, episode: Episode, number: int, eye: Eye | None) -> None:
+        """Look at what of an episode will be written and no reward has looked at; `write` can leave nothing out.
+
+        Args:
+            episode: The episode.
+            number: Its position in the dataset.
+            eye: See `write`.
+
+        Raises:
+            CorruptEpisode: Something cannot be read.
+        """
+        ...
+
     def write(self, rewards: Mapping[int, np.ndarray], provenance: Mapping[str, Any], eye: Eye | None) -> None:
         """Write it, in the same bytes each time.
 
@@ -111,10 +124,23 @@ class NewDataset:
                 "embeddings of its pictures."
             )
 
+    def check(self, episode: Episode, number: int, eye: Eye | None) -> None:
+        """See `Output`. Embeddings are then known when they are written."""
+        if self._copies:  # whatever is there is carried over as it is
+            return
+        if self._embeds:
+            assert eye is not None
+            eye.embed(episode, number)
+        if self._settings.keep_frames:
+            for frames in episode.frames.values():
+                for _ in frames:
+                    pass
+
     def write(self, rewards: Mapping[int, np.ndarray], provenance: Mapping[str, Any], eye: Eye | None) -> None:
         """See `Output`."""
         source = self._dataset
-        if isinstance(source, MinariData) and source.metadata["data_format"] == "hdf5" and not self._embeds:
+        if self._copies:
+            assert isinstance(source, MinariData)
             copy_with_rewards(source, MinariTarget(self._settings.out), rewards, {}, provenance)
             return
         space = source.observation_space
@@ -137,6 +163,11 @@ class NewDataset:
         for i, values in rewards.items():
             writer.add(self._episode(source.episode(i), i, values, eye))
         writer.finish()
+
+    @property
+    def _copies(self) -> bool:
+        source = self._dataset
+        return isinstance(source, MinariData) and source.metadata["data_format"] == "hdf5" and not self._embeds
 
     @property
     def _embeds(self) -> bool:
@@ -169,6 +200,9 @@ class RewardTable:
     def __init__(self, settings: RelabelConfig, dataset: Dataset):
         self._dataset = dataset
         self.path, self.ledger = _new_table(settings.out)
+
+    def check(self, episode: Episode, number: int, eye: Eye | None) -> None:
+        """See `Output`; a table holds nothing but rewards."""
 
     def write(self, rewards: Mapping[int, np.ndarray], provenance: Mapping[str, Any], eye: Eye | None) -> None:
         """See `Output`; what the rewards follow from is in <table>.json beside it."""
@@ -204,6 +238,9 @@ class ProgressTable:
     def __init__(self, settings: RelabelConfig, dataset: LeRobotDataset):
         self._settings, self._dataset = settings, dataset
         self.path, self.ledger = _new_table(settings.out)
+
+    def check(self, episode: Episode, number: int, eye: Eye | None) -> None:
+        """See `Output`; a table holds nothing but rewards."""
 
     def write(self, rewards: Mapping[int, np.ndarray], provenance: Mapping[str, Any], eye: Eye | None) -> None:
         """See `Output`; what the rewards follow from is in the table's metadata."""
