@@ -293,6 +293,22 @@ def test_the_help_may_be_read_in_part() -> None:
     assert errors == ""
 
 
+def test_ctrl_c_is_a_line_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(settings: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["evaluate", "runs=[a,b]", "episodes=3"])
+    monkeypatch.setattr(evaluate, "_work", pressed)
+    with pytest.raises(SystemExit) as ended:
+        evaluate.main()
+    assert ended.value.code == 130  # as shells have it
+    assert capsys.readouterr().err.strip() == "Interrupted."
+    assert not (tmp_path / "runs").exists()
+
+
 def test_evaluate_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runs: list[Any] = []
     monkeypatch.chdir(tmp_path)

@@ -38,6 +38,17 @@ FREE = ("env.kwargs", "judge.automatic.", "judge.extra_body.", "rater.automatic.
 C = TypeVar("C")
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End at Ctrl-C with a line and the status that shells give it; what a workflow says of it comes before."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@_interruptible()
 def run_command(
     name: str, examples: str, settings: Callable[[Mapping[str, Any]], C], workflow: Callable[[C], object]
 ) -> None:

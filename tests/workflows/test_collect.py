@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from vlmrl.commands import compose, for_hydra, plain
-from vlmrl.datasets.base import open_dataset, transitions
+from vlmrl.datasets.base import Frames, open_dataset, transitions
 from vlmrl.datasets.writers import WRITERS
 from vlmrl.envs.cartpole_tasks import balance
 from vlmrl.envs.tasks import dense_reward, holds
@@ -91,10 +92,13 @@ def test_every_form_holds_the_same(kind: str) -> None:
     collect(settings(*CARTPOLE, "out=first-v0"))
     there, first = open_dataset("there-v0"), open_dataset("first-v0")
     assert there.format == kind
+    assert (there.observation_space, there.action_space) == (first.observation_space, first.action_space)
     for one, other in zip(there.episodes(), first.episodes(), strict=True):
         one.check()
         np.testing.assert_array_equal(one.observations, other.observations)
-        np.testing.assert_array_equal(np.ravel(one.actions), other.actions)
+        np.testing.assert_array_equal(one.actions, other.actions)
+        np.testing.assert_array_equal(one.terminations, other.terminations)
+        np.testing.assert_array_equal(one.truncations, other.truncations)
         np.testing.assert_allclose(one.rewards, other.rewards, rtol=1e-6)
         seen, drawn = (np.asarray(each.frames["front"]).astype(int) for each in (one, other))
         assert np.abs(seen - drawn).mean() < (0.5 if kind == "minari" else 6)
@@ -115,6 +119,31 @@ def test_an_interrupted_recording_keeps_what_is_complete(monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "_record", interrupted)
     collect(replace(settings(*CARTPOLE, "out=a-v0", "frames=false"), episodes=9))
     assert minari.load_dataset("a-v0").total_episodes == 2
+
+
+@pytest.mark.parametrize("kind", sorted(WRITERS))
+def test_an_episode_whose_writing_is_interrupted_is_left_out(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    iterate, calls = Frames.__iter__, []
+
+    def interrupted(self: Frames) -> Iterator[np.ndarray]:
+        calls.append(1)
+        for i, frame in enumerate(iterate(self)):
+            if len(calls) == 2 and i == 85:  # a film has nothing in its file before it has some dozens
+                raise KeyboardInterrupt
+            yield frame
+
+    monkeypatch.setattr(Frames, "__iter__", interrupted)
+    collect(settings(*CARTPOLE, "env.max_episode_steps=90", "out=./there-v0", f"format={kind}"))
+    assert len(transitions(open_dataset("there-v0"))) == 90
+
+
+@pytest.mark.parametrize("kind", ["clips", "lerobot"])
+def test_pictures_that_a_film_cannot_hold_are_refused_before_anybody_acts(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlmrl.workflows.collect._record", None)
+    with pytest.raises(UserError, match=r"33 x 32.*34 x 32.*env.height=34 env.width=32"):
+        collect(settings(*CARTPOLE, "env.height=33", "out=./there-v0", f"format={kind}"))
 
 
 @pytest.mark.parametrize(

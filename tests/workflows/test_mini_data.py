@@ -23,7 +23,7 @@ from vlmrl.workflows.mini.captions import (
     truth_of,
     with_filler,
 )
-from vlmrl.workflows.mini.frames import Frames, Order, parts_of, render, render_all, training_orders
+from vlmrl.workflows.mini.frames import KINDS, Frames, Order, parts_of, render, render_all, training_orders
 from vlmrl.workflows.mini.scenes import SCENES
 from vlmrl.workflows.mini.scenes.humanoid_states import POSES, PoseSampler, mirrored_arm
 from vlmrl.workflows.mini.scenes.pictures import MujocoStage
@@ -352,6 +352,9 @@ def test_training_frames_are_shared_out_and_no_held_out_frame_is_among_them():
     held_out = training_orders(4_400, 1_000_001)
     assert not set(seeds) & {order.seed for parts in held_out.values() for order in parts}
     assert [order.n for order in parts_of("ant", 2_300, 0)] == [1_000, 1_000, 300]
+    assert len({parts_of("ant", 1, 0, kind)[0].seed for kind in KINDS}) == 3
+    # The embedded weights learned from the frames of these seeds.
+    assert (orders["humanoid"][0].seed, orders["humanoid"][-1].seed) == (3226724236, 3472058233)
 
 
 def test_states_of_agents(tmp_path):

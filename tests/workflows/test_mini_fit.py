@@ -84,6 +84,18 @@ def test_interrupted_run_goes_on_to_the_same_weights(fitted, short_exam, tmp_pat
         fit(small(tmp_path))
     with pytest.raises(UserError, match="interrupted run with other settings"):
         fit(small(tmp_path, seed=1))
+
+    sentences, said = train.draw_captions, []
+
+    def interrupted_texts(rng):
+        said.append(1)
+        if len(said) == 3:  # of 4 steps; the words begin anew, and from the same seed
+            raise KeyboardInterrupt
+        return sentences(rng)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train, "draw_captions", interrupted_texts)
+        fit(small(tmp_path))
     fit(small(tmp_path))
     weights = "open_clip_model.safetensors"
     assert (tmp_path / "out" / weights).read_bytes() == (fitted[0] / weights).read_bytes()

@@ -294,6 +294,6 @@ def test_ctrl_c_saves(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode == 0
-    assert "Stopped at step" in output
+    assert "Stopped at step" in output and "go on:" in output and "longer:" not in output
     assert (last(tmp_path) / "model.zip").is_file()
     assert (last(tmp_path) / "result.json").is_file()

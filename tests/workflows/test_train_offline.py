@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -19,9 +20,9 @@ from tests.agents.offline.recordings import LINE, on_a_line
 from vlmrl.agents.offline.iql import IQL
 from vlmrl.commands import compose, plain
 from vlmrl.datasets.base import Episode
+from vlmrl.datasets.minari import MinariData
 from vlmrl.datasets.writers import WRITERS, Recording
 from vlmrl.errors import UserError
-from vlmrl.workflows import train_offline as workflow
 from vlmrl.workflows.config.evaluate import evaluate_settings
 from vlmrl.workflows.config.train import TrainConfig, resumed_settings, train_settings
 from vlmrl.workflows.evaluate import evaluate
@@ -176,21 +177,39 @@ def interrupted(monkeypatch: pytest.MonkeyPatch, config: TrainConfig, after: int
     return train_offline(config)
 
 
-def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = train_offline(settings(tmp_path, "env=none", f"dataset={nowhere}"))
-    read = workflow.read
-
-    def changed(config: TrainConfig) -> Any:
-        return replace(read(config), digest="another")
-
-    monkeypatch.setattr(workflow, "read", changed)
+def test_a_run_does_not_go_on_with_other_data(tmp_path: Path, nowhere: Path) -> None:
+    dataset = Path(shutil.copytree(nowhere, tmp_path / "line-v0"))
+    folder = train_offline(settings(tmp_path, "env=none", f"dataset={dataset}"))
     again = resumed_settings(
         {"resume": str(folder.path), "run_dir": str(folder.path), "total_timesteps": 80},
         folder.read_config(),
         ["resume", "total_timesteps"],
     )
+    with h5py.File(dataset / "data" / "main_data.hdf5", "r+") as file:
+        file["episode_2/rewards"][3] += 0.25
     with pytest.raises(UserError, match="has changed since the run"):
         train_offline(again)
+    with h5py.File(dataset / "data" / "main_data.hdf5", "r+") as file:
+        file["episode_2/rewards"][3] -= 0.25
+    assert json.loads(train_offline(again).result.read_text())["steps"] == 80
+
+
+def test_pictures_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    writer = WRITERS.load("minari")(str(tmp_path / "pictures-v0"))
+    writer.start(recording(space, LINE["action_space"]))
+    ends = np.arange(5) == 4
+    writer.add(
+        Episode(0, 5, np.zeros((6, 8, 8, 3), np.uint8), np.zeros((5, 1), np.float32), np.zeros(5), ends, ends & False)
+    )
+    writer.finish()
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("an episode was read")
+
+    monkeypatch.setattr(MinariData, "episode", never)
+    with pytest.raises(UserError, match="are pictures"):
+        train_offline(settings(tmp_path, "env=none", "agent=bc", f"dataset={tmp_path / 'pictures-v0'}"))
 
 
 @pytest.mark.parametrize(

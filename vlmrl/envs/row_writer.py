@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -64,16 +64,8 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
                 f"This reward looks at frames, but the environment was made with render_mode={env.render_mode!r}. "
                 "Make it with render_mode='rgb_array'."
             )
-        named = getattr(env.unwrapped, "cameras", None)
-        if self._frames and named is not None:
-            for camera in cameras:
-                if camera not in named:
-                    raise unknown("camera", camera, named)
-        if self._frames and len(cameras) > 1 and not hasattr(env.unwrapped, "render_camera"):
-            raise UserError(
-                f"This reward looks through {' and '.join(cameras)}, but {env.unwrapped} has the one view of its "
-                "render(). Name one camera."
-            )
+        if self._frames:
+            check_cameras(env, cameras)
         if "state" in fields and not hasattr(env.unwrapped, "simulator_state"):
             raise UserError(
                 f"This reward reads simulator state, which {env.unwrapped} does not offer (simulator_state())."
@@ -130,6 +122,24 @@ class RowWriter(gym.Wrapper, gym.utils.RecordConstructorArgs):
 def _text(info: dict[str, Any]) -> str:
     """Return what the environment said, as `info["text"]` has it; empty where it says nothing."""
     return str(info.get("text", ""))
+
+
+def check_cameras(env: gym.Env, cameras: Sequence[str]) -> None:
+    """Refuse cameras that an environment has not.
+
+    Raises:
+        UserError: It has others, or one view without a name and several are asked for.
+    """
+    named = getattr(env.unwrapped, "cameras", None)
+    if named is not None:
+        for camera in cameras:
+            if camera not in named:
+                raise unknown("camera", camera, named)
+    if len(cameras) > 1 and not hasattr(env.unwrapped, "render_camera"):
+        raise UserError(
+            f"This reward looks through {' and '.join(cameras)}, but {env.unwrapped} has the one view of its "
+            "render(). Name one camera."
+        )
 
 
 def look(env: gym.Env, cameras: Iterable[str]) -> dict[str, np.ndarray]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vlmrl.registry import Registry
 from vlmrl.workflows.build import resolve_device
 from vlmrl.workflows.config.fit import FitConfig
+from vlmrl.workflows.report import make_console, shown
 
 # Each entry takes the recipe that `vlmrl.workflows.config.fit.RECIPES` lists under the same name, and returns a report.
 FITS = Registry(
@@ -36,5 +38,15 @@ def fit(settings: FitConfig) -> dict[str, Any]:
         UserError: A setting of the recipe is wrong.
     """
     recipe = replace(settings.recipe, device=resolve_device(settings.device))
-    report: dict[str, Any] = FITS.load(settings.recipe_name)(recipe)
+    try:
+        report: dict[str, Any] = FITS.load(settings.recipe_name)(recipe)
+    except KeyboardInterrupt:
+        if Path(recipe.out).is_dir():
+            make_console().print(
+                f"What is done stays in '{shown(Path(recipe.out))}'. The same command goes on from there, with "
+                f"out={shown(Path(recipe.out))} if it named no folder.",
+                soft_wrap=True,
+                markup=False,
+            )
+        raise
     return report

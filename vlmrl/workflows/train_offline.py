@@ -22,6 +22,7 @@ from vlmrl.agents.memory import in_words
 from vlmrl.agents.offline.algorithm import OfflineAlgorithm
 from vlmrl.agents.offline.checkpoints import OfflineCheckpoints, restore, save
 from vlmrl.agents.offline.data import check_transitions, episode_returns
+from vlmrl.agents.offline.policies import check_observations
 from vlmrl.datasets.base import Dataset, Transitions, open_dataset, transitions
 from vlmrl.errors import UserError
 from vlmrl.stats import bootstrap_mean
@@ -136,6 +137,8 @@ def read(settings: TrainConfig) -> Recordings:
     """
     assert settings.dataset is not None
     dataset = open_dataset(settings.dataset)
+    if dataset.observation_space is not None:
+        check_observations(dataset.observation_space)  # before pictures are read, which take much memory as numbers
     data = transitions(dataset)
     check_transitions(data)
     digest = hashlib.sha256()

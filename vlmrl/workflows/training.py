@@ -230,10 +230,12 @@ def report(
         results_table(summaries, f"{counted(settings.eval_episodes, 'episode')} each, mean and 95 % interval")
     )
     if all("success" not in summary for summary in summaries.values()):
-        console.print("no predicate: nothing but the reward model says how well this went; look at the clip")
+        look = "; look at the clip" if clip is not None else ""
+        console.print(f"no predicate: nothing but the reward model says how well this went{look}")
     console.print(f"trained for {steps:,} steps, {speed:.0f} a second")
     print_paths(console, {"run": folder.path, "model": folder.model, "clip": clip, "log": folder.path / "progress.csv"})
-    longer = (
-        f"{python_command()} -m vlmrl.train resume={shown(folder.path)} total_timesteps={4 * settings.total_timesteps}"
-    )
-    console.print(f"longer: {longer}", soft_wrap=True)
+    resume = f"{python_command()} -m vlmrl.train resume={shown(folder.path)}"
+    if steps < settings.total_timesteps:
+        console.print(f"go on:  {resume}", soft_wrap=True)
+    else:
+        console.print(f"longer: {resume} total_timesteps={4 * settings.total_timesteps}", soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
@@ -135,6 +136,51 @@ def test_dict_observations_have_the_order_of_the_dataset() -> None:
     np.testing.assert_array_equal(model.policy._flatten(tensors).numpy(), flatten(space, seen))
 
 
+@pytest.mark.parametrize(
+    ("space", "seen"),
+    [
+        (gym.spaces.Discrete(5, start=1), np.array([1, 5, 3])),
+        (gym.spaces.MultiDiscrete([3, 2], start=[-1, 4]), np.array([[-1, 5], [1, 4]])),
+        (
+            gym.spaces.Dict({"room": gym.spaces.Discrete(4, start=2), "a": gym.spaces.Box(-1, 1, (1,))}),
+            {"room": np.array([2, 5]), "a": np.array([[0.1], [0.2]], dtype=np.float32)},
+        ),
+    ],
+)
+def test_observations_that_do_not_start_at_0_are_seen_as_in_the_dataset(space: gym.Space, seen: Any) -> None:
+    from vlmrl.datasets.base import flatten
+
+    model = BC(observation_space=space, action_space=LINE["action_space"], **SMALL)
+    tensors, _ = model.policy.obs_to_tensor(seen)
+    np.testing.assert_array_equal(model.policy._flatten(tensors).numpy(), flatten(space, seen))
+    assert len(model.predict(seen)[0]) == len(flatten(space, seen))
+
+
+@pytest.mark.parametrize("kind", ALGORITHMS)
+def test_callbacks_of_sb3_find_the_environment_that_was_given(kind: type[OfflineAlgorithm], tmp_path: Path) -> None:
+    env, other = (gym.wrappers.TimeLimit(PointEnv(), 20) for _ in range(2))
+    evaluate = EvalCallback(Monitor(other), n_eval_episodes=2, eval_freq=2, verbose=0, warn=False)
+    model = kind("MlpPolicy", env, on_a_line(episodes=5), **SMALL, block_size=10).learn(40, callback=evaluate)
+    assert 0 < evaluate.last_mean_reward <= 20
+    kept = model.get_env()
+    assert kept is not None and kept.envs[0].unwrapped is env.unwrapped and model.n_envs == 1  # type: ignore[attr-defined]
+    model.save(tmp_path / "model.zip")
+    assert kind.load(tmp_path / "model.zip", device="cpu").get_env() is None
+    assert kind.load(tmp_path / "model.zip", env=kept, device="cpu").get_env() is kept
+
+
+def test_an_environment_that_was_made_here_is_closed_with_the_algorithm(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gymnasium.envs.classic_control.pendulum import PendulumEnv
+
+    closed = []
+    monkeypatch.setattr(PendulumEnv, "close", lambda self: closed.append(self))
+    model = BC("MlpPolicy", "Pendulum-v1", **SMALL)
+    assert model.get_env() is not None and not closed
+    del model
+    gc.collect()
+    assert len(closed) == 1
+
+
 def test_rewards_are_scaled_by_the_spread_of_the_returns() -> None:
     data = on_a_line(episodes=3, length=2)
     rewards = np.array([1, 1, 0, 0, 2, 3], dtype=np.float32)  # returns 2, 0 and 5
@@ -223,6 +269,22 @@ def test_data_that_nothing_can_be_learned_from_is_refused(change: dict[str, np.n
     with pytest.raises(UserError) as error:
         IQL(dataset=data, **LINE, device="cpu")
     assert says in str(error.value)
+
+
+def test_actions_beyond_their_space_are_refused_and_rounded_ones_are_not() -> None:
+    """Networks see the space as -1 to 1: actions of ±1 in a space of ±0.2 would reach them as ±5."""
+    data = on_a_line(episodes=2)
+    narrow = {**LINE, "action_space": gym.spaces.Box(-0.2, 0.2, (1,))}
+    with pytest.raises(
+        UserError, match=r"go from -0\.\d+ to \d\.\d+ \(number 0 .* allows -0\.2 to 0\.2\. Give the space"
+    ):
+        BC(dataset=data, **narrow, **SMALL)
+    half = Transitions(**{**vars(data), "actions": np.full((len(data), 1), np.float16(0.2) * 1.0005, np.float32)})
+    model = BC(dataset=half, **narrow, **SMALL)
+    assert model._data is not None and model._data._table[:, 1].abs().max() < 1.002
+    above = {**LINE, "action_space": gym.spaces.Box(0, np.inf, (1,))}
+    with pytest.raises(UserError, match="allows 0 to inf"):
+        BC(dataset=data, **above, **SMALL)
 
 
 def test_misuse_is_named() -> None:

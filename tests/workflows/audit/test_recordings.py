@@ -16,11 +16,14 @@ import pyarrow.parquet as parquet
 import pytest
 
 import vlmrl  # noqa: F401  (registers environments)
+from tests.datasets.recordings import episode, write
 from vlmrl.commands import compose, for_hydra, plain
 from vlmrl.datasets.base import open_dataset
+from vlmrl.encoders.mini import MiniConfig
 from vlmrl.errors import UserError
+from vlmrl.serving.local import LocalConfig
 from vlmrl.stats import average_precision, kendall_tau_b, spearman
-from vlmrl.workflows.audit.clips import THUMB, Clip, Label, read_labels
+from vlmrl.workflows.audit.clips import THUMB, Clip, Label, read_clips, read_labels
 from vlmrl.workflows.audit.detection import detect, fires
 from vlmrl.workflows.audit.exports import write_progress_table
 from vlmrl.workflows.audit.findings import examine
@@ -235,7 +238,40 @@ def test_labels_are_read_frame_by_frame(tmp_path: Path, poles: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("episode,frame,progress,success\nup_00,0,0,\nup_00,7,1,true\n1,3,0.5,no\n")
     found = read_labels(str(file), open_dataset(str(poles)))
-    assert found["up_00"] == Label(True, None, {0: 0.0, 7: 1.0}) and found["1"].success is False
+    assert found["up_00"] == Label(True, None, {0: 0.0, 7: 1.0})
+    second = open_dataset(str(poles)).names[1]  # type: ignore[attr-defined]
+    assert set(found) == {"up_00", second} and found[second].success is False
+
+
+def test_a_clip_that_nobody_labelled_takes_no_label_of_another(tmp_path: Path) -> None:
+    """Clips are called 1 to 3 and have the numbers 0 to 2: the third one's number is the second one's name."""
+    folder = write("clips", tmp_path / "clips", [episode(i) for i in range(3)])
+    (folder / "steps.csv").unlink()
+    for i in (2, 1, 0):
+        (folder / "front" / f"{i:06d}.mp4").rename(folder / "front" / f"{i + 1}.mp4")
+    file = tmp_path / "labels.csv"
+    file.write_text("episode,success\n1,true\n2,false\n0,\n")  # there is no clip 0, so it is the first one's number
+    dataset = open_dataset(str(folder))
+    service = LocalConfig().build(MiniConfig(), "cpu")
+    try:
+        clips = list(read_clips(dataset, service, ["front"], read_labels(str(file), dataset), {}))
+    finally:
+        service.close()
+    assert [(one.name, one.label.success) for one in clips] == [("1", True), ("2", False), ("3", None)]
+
+
+@pytest.mark.parametrize("kind", ["minari", "lerobot"])
+def test_labels_name_episodes_of_every_format(tmp_path: Path, kind: str) -> None:
+    place = write(kind, str(tmp_path / "poles-v0"), [episode(i) for i in range(3)])
+    dataset, file = open_dataset(str(place)), tmp_path / "labels.csv"
+    name = dataset.episode(1).name
+    file.write_text(f"episode,success,done_at\n{name},true,\n1,,4\n2,false,\n")
+    found = read_labels(str(file), dataset)
+    assert found == {name: Label(True, 4), dataset.episode(2).name: Label(False)}
+    for wrong in ("17", "run_1"):
+        file.write_text(f"episode,success\n{wrong},false\n")
+        with pytest.raises(UserError, match=f"Unknown episode in .*'{wrong}'.*Available: {dataset.episode(0).name}"):
+            read_labels(str(file), dataset)
 
 
 @pytest.mark.parametrize(

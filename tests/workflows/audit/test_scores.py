@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -60,9 +61,28 @@ def test_states_of_one_episode_make_no_interval_narrow() -> None:
     rng = np.random.default_rng(0)
     widths = []
     for states in (alone, together):
-        area = Judge(states).figures(states.done + rng.standard_normal(states.group.max() + 1)[states.group]).auroc
-        widths.append(area.high - area.low)
-    assert widths[1] > 2 * widths[0]
+        figures = Judge(states).figures(states.done + rng.standard_normal(states.group.max() + 1)[states.group])
+        assert figures.precision is not None
+        widths.append([one.high - one.low for one in (figures.auroc, figures.precision, figures.recall)])
+    assert all(wide > 2 * narrow for narrow, wide in zip(*widths, strict=True))
+
+
+def test_intervals_of_precision_and_recall_cover_where_frames_of_a_clip_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    group, done = np.repeat(np.arange(40), 10), np.repeat(np.arange(40) % 2 == 0, 10)
+    states = LabelledStates({}, done, done.astype(np.float32), ("x",) * 400, group, {})
+    spread = NormalDist(0, np.sqrt(1.09))  # of a score around its label: 1 between clips and 0.3 within one
+    covered, n = {"precision": 0, "recall": 0}, 40
+    for seed in range(n):
+        scores = done + rng.standard_normal(40)[group] + 0.3 * rng.standard_normal(400)
+        figures = Judge(states, seed).figures(scores)
+        recall, false = 1 - spread.cdf(figures.threshold - 1), 1 - spread.cdf(figures.threshold)
+        truth = {"recall": recall, "precision": recall / (recall + false)}  # of new clips, half of them done
+        for name, value in truth.items():
+            figure = getattr(figures, name)
+            assert figure.low <= figure.value <= figure.high
+            covered[name] += figure.low <= value <= figure.high
+    assert min(covered.values()) / n > 0.9  # taken state by state they covered 0.82 and 0.56
 
 
 def test_figures_are_those_of_the_states_that_did_not_choose() -> None:
@@ -80,6 +100,7 @@ def test_figures_of_the_truth_are_perfect_and_those_of_nothing_undefined() -> No
     best, nothing = (Judge(states).figures(scores) for scores in (states.done.astype(float), np.ones(len(states))))
     for figure in (best.auroc, best.nearly, best.pearson, best.precision, best.recall):
         assert figure is not None and figure.value == pytest.approx(1)
+    assert best.precision is not None and max(best.precision.low, best.recall.low) < 1  # of so many and no more
     assert best.epic is not None and best.epic.value == pytest.approx(0)
     assert nothing.pearson is None and nothing.epic is None
     assert nothing.auroc.value == 0.5
@@ -131,5 +152,7 @@ def test_reasons_say_the_figure_and_what_stands_in_the_way() -> None:
     assert "wrong words: standing (0.94)" in judge(figures, [control]).reason
     assert "AUROC 0.95 [0.92, 0.97]" in judge(figures, []).reason
     assert judge(figures, []).word == "GOOD" and judge(figures, []).advice == ""
+    few = judge(replace(figures, auroc=Figure(0.95, 0.39, 1.0)), [], more="states=<n>")
+    assert few.word == "USELESS" and "Measure on more first (states=<n>)" in few.advice
     close = replace(figures, auroc=Figure(0.95, 0.8985, 0.97))  # 0.90 would deny what follows
     assert "AUROC 0.95 [0.898, 0.97]: the lower bound is below 0.9" in judge(close, []).reason

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,9 @@ from tests.toys import BrightnessEncoder
 from vlmrl.envs.make import EnvSettings
 from vlmrl.envs.tasks import PREDICATES, Condition, Task, dense_reward, holds
 from vlmrl.errors import UserError
+from vlmrl.workflows.audit import sources as audit_sources
 from vlmrl.workflows.audit.folder import read_frames
+from vlmrl.workflows.audit.sources import PUT_UP
 from vlmrl.workflows.audit.states import LabelledStates, counts, draw_states
 
 IDS = {
@@ -72,6 +75,12 @@ def test_pictures_show_the_states_that_are_labelled() -> None:
     assert upper[head > 1.2].mean() > upper[head < 0.6].mean() + 10
 
 
+def test_a_camera_that_the_environment_has_not_is_said() -> None:
+    one = settings("cartpole/balance")
+    with pytest.raises(UserError, match="Unknown camera 'side'"):
+        draw_states(replace(one, task=replace(one.task, cameras=("front", "side"))), 40, 0, pictures=True)
+
+
 def test_counts_add_up() -> None:
     states = draw_states(settings("cartpole/balance"), 60, 0, pictures=False)
     assert sum(sum(kinds.values()) for kinds in counts(states).values()) == len(states)
@@ -81,6 +90,22 @@ def test_states_that_are_never_done_are_refused() -> None:
     task = Task("never", "x", "y", predicate=lambda state: {"no": Condition(-1.0, 2.0)})
     with pytest.raises(UserError, match="the task is done in 0, of 0 episodes"):
         draw_states(EnvSettings("vlmrl/CartPole-v0", task), 40, 0, pictures=False)
+
+
+def test_a_source_that_gives_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that always passes through itself, as one of a plugin may, is put up in vain and drawn no more."""
+    tries = []
+
+    def itself(scene: object) -> bool:
+        tries.append(scene)
+        if len(tries) > 2 * PUT_UP:
+            raise AssertionError("it is drawn for ever")
+        return True
+
+    monkeypatch.setattr(audit_sources, "passes_through_itself", itself)
+    with pytest.raises(UserError, match="states drawn from random policy, fallen, any body the task is done in 0"):
+        draw_states(settings("hopper/flip"), 40, 0, pictures=False)
+    assert len(tries) == PUT_UP
 
 
 def test_pictures_of_several_sizes_are_encoded_in_order() -> None:

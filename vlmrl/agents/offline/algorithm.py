@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from abc import abstractmethod
 from typing import Any, ClassVar, Self
 
@@ -11,13 +12,16 @@ import torch
 from stable_baselines3.common import utils
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from tqdm import tqdm
 
 from vlmrl.agents.offline.blocks import UpdateBlocks
 from vlmrl.agents.offline.data import ResidentData, check_transitions, finite_bounds
-from vlmrl.agents.offline.policies import STATE_EPS, OfflinePolicy
+from vlmrl.agents.offline.policies import STATE_EPS, OfflinePolicy, check_observations
 from vlmrl.datasets.base import Transitions
 from vlmrl.errors import UserError
+
+ROUNDING = 1e-3  # share of the greater bound that actions may lie beyond: half precision rounds by as much
 
 
 class OfflineAlgorithm(BaseAlgorithm):
@@ -28,7 +32,9 @@ class OfflineAlgorithm(BaseAlgorithm):
 
     Args:
         policy: Name or class of the policy.
-        env: Gives the spaces; None takes them from `observation_space` and `action_space`. Nothing acts in it.
+        env: Gives the spaces; None takes them from `observation_space` and `action_space`. Learning does not act in it;
+            it is kept, wrapped as Stable-Baselines3 wraps it, for callbacks that ask for it. One that is made here from
+            an id is closed when the algorithm is let go.
         dataset: What to learn from; `set_dataset` gives it later.
         observation_space: Space of the observations, where there is no `env`.
         action_space: Space of the actions, where there is no `env`.
@@ -69,7 +75,7 @@ class OfflineAlgorithm(BaseAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ):
-        # Only the spaces of the environment are wanted, and nothing of what SB3 checks for learners that act in it.
+        # Without the environment: SB3 would check it for learners that act in it.
         super().__init__(
             policy,
             None,
@@ -80,13 +86,13 @@ class OfflineAlgorithm(BaseAlgorithm):
             device=device,
             seed=seed,
         )
-        if isinstance(env, str):
-            env = gym.make(env)
+        self.n_envs = 1
         if env is not None:
-            observation_space, action_space = env.observation_space, env.action_space
+            self.env = self._kept(env)
+            self.n_envs, self._vec_normalize_env = self.env.num_envs, unwrap_vec_normalize(self.env)
+            observation_space, action_space = self.env.observation_space, self.env.action_space
         self.batch_size, self.block_size = batch_size, block_size
         self.normalize_observations = normalize_observations
-        self.n_envs = 1
         self._scales_known = False
         self._data: ResidentData | None = None
         self._blocks: UpdateBlocks | None = None
@@ -99,6 +105,18 @@ class OfflineAlgorithm(BaseAlgorithm):
         self._setup_model()
         if dataset is not None:
             self.set_dataset(dataset)
+
+    def _kept(self, env: GymEnv | str) -> VecEnv:
+        """Return the environment, made if need be, as SB3 keeps it: callbacks such as `EvalCallback` ask for it.
+
+        Raises:
+            UserError: Its observations cannot be learned from.
+        """
+        if isinstance(env, str):
+            env = gym.make(env)
+            weakref.finalize(self, env.close)
+        check_observations(env.observation_space)
+        return self._wrap_env(env, self.verbose)
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
@@ -260,7 +278,7 @@ class OfflineAlgorithm(BaseAlgorithm):
                 state["step"] = state["step"].to(self.device)
 
     def _check_actions(self, actions: np.ndarray) -> None:
-        """Refuse actions that are not of the space.
+        """Refuse actions that are not of the space: networks would see them beyond -1 and 1, where no policy can act.
 
         Raises:
             UserError: The kind, number or range of actions is another.
@@ -275,10 +293,23 @@ class OfflineAlgorithm(BaseAlgorithm):
                     f"The dataset's actions go from {actions.min()} to {actions.max()}, and the space allows {low} to "
                     f"{high}."
                 )
-        elif actions.shape[1] != self.policy.action_dim:
+            return
+        if actions.shape[1] != self.policy.action_dim:
             raise UserError(
                 f"The dataset's actions have {actions.shape[1]} numbers each, and the action space has "
                 f"{self.policy.action_dim}."
+            )
+        assert isinstance(space, gym.spaces.Box)
+        bounds = np.stack([space.low.reshape(-1), space.high.reshape(-1)]).astype(np.float64)
+        least, greatest = actions.min(axis=0), actions.max(axis=0)
+        slack = ROUNDING * np.where(np.isfinite(bounds), np.abs(bounds), 0).max(axis=0)
+        beyond = (least < bounds[0] - slack) | (greatest > bounds[1] + slack)
+        if beyond.any():
+            i = int(beyond.argmax())
+            raise UserError(
+                f"The dataset's actions go from {least[i]:.6g} to {greatest[i]:.6g} (number {i} of each), and the "
+                f"action space allows {bounds[0, i]:.6g} to {bounds[1, i]:.6g}. Give the space that they were recorded "
+                "in; if the environment cut them off at its bounds, cut them off in the dataset as well."
             )
 
     def _take_scales(self, observations: np.ndarray, actions: np.ndarray) -> None:

@@ -44,7 +44,7 @@ class OfflinePolicy(BasePolicy):
         dropout: float = 0.0,
     ):
         super().__init__(observation_space, action_space)
-        _check_observations(observation_space)
+        check_observations(observation_space)
         self.net_arch, self.dropout, self._lr_schedule = tuple(net_arch), dropout, lr_schedule
         self.discrete = isinstance(action_space, gym.spaces.Discrete)
         self.features = gym.spaces.flatdim(observation_space)
@@ -92,7 +92,8 @@ class OfflinePolicy(BasePolicy):
 
     def _flatten(self, observation: PyTorchObs) -> torch.Tensor:
         """Return (n, features) float32, in the order of `vlmrl.datasets.base.flatten`."""
-        ready = preprocess_obs(observation, self.observation_space, normalize_images=False)
+        counted = _from_zero(observation, self.observation_space)
+        ready = preprocess_obs(counted, self.observation_space, normalize_images=False)
         if isinstance(self.observation_space, gym.spaces.Dict):
             return torch.cat([ready[name].flatten(1) for name in self.observation_space.spaces], dim=1)  # type: ignore[index]
         return ready.flatten(1)  # type: ignore[union-attr]
@@ -139,8 +140,17 @@ def _adam(module: torch.nn.Module, learning_rate: float) -> torch.optim.Adam:
     return torch.optim.Adam(module.parameters(), lr=torch.tensor(learning_rate), fused=True)
 
 
-def _check_observations(space: gym.Space) -> None:
-    """Refuse what cannot be flattened into numbers that mean something.
+def _from_zero(observation: Any, space: gym.Space) -> Any:
+    """Count observations of Discrete and MultiDiscrete spaces from 0, as SB3's `preprocess_obs` takes for granted."""
+    if isinstance(space, gym.spaces.Dict):
+        return {name: _from_zero(observation[name], part) for name, part in space.spaces.items()}
+    if isinstance(space, gym.spaces.Discrete | gym.spaces.MultiDiscrete):
+        return observation - torch.as_tensor(space.start, device=observation.device)
+    return observation
+
+
+def check_observations(space: gym.Space) -> None:
+    """Refuse observations that cannot be flattened into numbers that mean something.
 
     Raises:
         UserError: Pictures, nested dicts, or an unknown kind of space.

@@ -90,7 +90,7 @@ def read_clips(
         dataset: Holds them.
         service: Where the encoder runs.
         cameras: Cameras to look through.
-        labels: {name or number of an episode: what is known of it}; episodes say more for themselves.
+        labels: {name of an episode: what is known of it}, see `read_labels`; of the others what they say themselves.
         problems: Takes {name: what is wrong} of episodes that cannot be read.
         progress: Whether to show a progress bar.
     """
@@ -103,7 +103,7 @@ def read_clips(
                 episode = dataset.episode(i)
                 name = episode.name or name
                 episode.check()
-                label = labels.get(name, labels.get(str(i), _own_label(episode)))
+                label = labels[name] if name in labels else _own_label(episode)
                 embeddings, strip = {}, []
                 for camera in cameras:
                     if camera not in episode.frames:
@@ -132,8 +132,11 @@ def read_labels(given: str, dataset: Dataset) -> dict[str, Label]:
         given: Path of a csv file; see `FORM`.
         dataset: The clips; a label of something else is a mistake.
 
+    Returns:
+        {name of an episode, as `read_clips` calls it: what is known of it}.
+
     Raises:
-        UserError: The file is not there or has another form.
+        UserError: The file is not there or has another form, or an episode in it is none of the dataset.
     """
     path = Path(given)
     if not path.is_file():
@@ -147,9 +150,10 @@ def read_labels(given: str, dataset: Dataset) -> dict[str, Label]:
             raise UserError(f"labels: '{given}' has the columns {', '.join(sorted(columns)) or 'none'}. {FORM}.")
         for column in columns - allowed:
             raise unknown(f"column of '{given}':", column, allowed)
+        names = _names(dataset)
         for line in table:
             where = f"labels: line {table.line_num} of '{given}'"
-            name = (line["episode"] or "").strip()
+            name = _episode_called((line["episode"] or "").strip(), names, given)
             before = found.get(name, Label())
             success = _flag(line.get("success"), where)
             done_at = _number(line.get("done_at"), where, "done_at")
@@ -160,11 +164,36 @@ def read_labels(given: str, dataset: Dataset) -> dict[str, Label]:
             found[name] = Label(
                 before.success if success is None else success, before.done_at if done_at is None else done_at, shares
             )
-    known = {str(i) for i in range(len(dataset))} | set(getattr(dataset, "names", ()))
-    for name in found:
-        if name not in known and getattr(dataset, "names", None) is not None:
-            raise unknown(f"episode in '{given}':", name, getattr(dataset, "names", ()))
     return found
+
+
+def _names(dataset: Dataset) -> list[str]:
+    """Return what each episode is called, in their order; one that has no name or cannot be read, by its number."""
+    named: Sequence[str] | None = getattr(dataset, "names", None)
+    if named is not None:
+        return list(named)
+    names = []
+    for i in range(len(dataset)):
+        try:
+            names.append(dataset.episode(i).name or str(i))
+        except CorruptEpisode:
+            names.append(str(i))
+    return names
+
+
+def _episode_called(given: str, names: Sequence[str], file: str) -> str:
+    """Return the name of the one episode that a person means.
+
+    A name goes before a number: of clips that are called 1, 2 and 3, "2" is the second, and not the one with number 2.
+
+    Raises:
+        UserError: There is no such episode.
+    """
+    if given in names:
+        return given
+    if given.isdecimal() and int(given) < len(names):
+        return names[int(given)]
+    raise unknown(f"episode in '{file}':", given, names)
 
 
 def _own_label(episode: Episode) -> Label:

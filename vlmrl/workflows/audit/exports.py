@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vlmrl.datasets.base import Dataset
+from vlmrl.datasets.lerobot import LeRobotDataset
 from vlmrl.errors import require
 from vlmrl.workflows.audit.clips import Clip
 
@@ -20,11 +22,22 @@ def progress_scale(clips: Sequence[Clip], curves: Sequence[np.ndarray]) -> tuple
     return float(np.median([curve[0] for curve in wins])), float(np.median([curve[-1] for curve in wins]))
 
 
-def write_progress_table(folder: Path, name: str, clips: Sequence[Clip], curves: Sequence[np.ndarray]) -> Path:
+def write_progress_table(
+    folder: Path, name: str, clips: Sequence[Clip], curves: Sequence[np.ndarray], dataset: Dataset
+) -> Path:
     """Write `<name>_progress.parquet` as LeRobot's reward models do: a line a frame.
 
-    Columns: index (int64, over all clips), episode_index, frame_index (int64), progress_sparse (float32, 0 to 1, see
+    Columns: index (int64, see below), episode_index, frame_index (int64), progress_sparse (float32, 0 to 1, see
     `progress_scale`), value (float32, unscaled). Equal values make equal bytes.
+
+    Args:
+        folder: Where it goes.
+        name: Name of the reward.
+        clips: The clips that could be read.
+        curves: Their values, one a frame.
+        dataset: Where they come from. A LeRobot dataset numbers all its frames, and `index` is that number, so an
+            episode that was left out leaves a gap; other datasets have no such number, and the frames of the clips
+            are counted.
 
     Raises:
         UserError: pyarrow is not installed.
@@ -37,11 +50,17 @@ def write_progress_table(folder: Path, name: str, clips: Sequence[Clip], curves:
     span = one - zero or 1.0
     values = np.concatenate(curves).astype(np.float32)
     lengths = [len(curve) for curve in curves]
+    numbers = [clip.number for clip in clips]
+    firsts = np.cumsum([0, *lengths[:-1]]).tolist()
+    if isinstance(dataset, LeRobotDataset):
+        firsts = [dataset.first_index(i) for i in numbers]
+        numbers = [dataset.number(i) for i in numbers]
+    frames = [np.arange(n, dtype=np.int64) for n in lengths]
     table = pa.table(
         {
-            "index": np.arange(len(values), dtype=np.int64),
-            "episode_index": np.repeat([clip.number for clip in clips], lengths).astype(np.int64),
-            "frame_index": np.concatenate([np.arange(n, dtype=np.int64) for n in lengths]),
+            "index": np.concatenate([first + own for first, own in zip(firsts, frames, strict=True)]),
+            "episode_index": np.repeat(numbers, lengths).astype(np.int64),
+            "frame_index": np.concatenate(frames),
             "progress_sparse": np.clip((values - zero) / span, 0, 1).astype(np.float32),
             "value": values,
         }

@@ -157,7 +157,7 @@ def audit_recordings(settings: AuditConfig) -> Findings:
     page = folder.path / "audit.html"
     write_page(page, f"{settings.dataset} · reward {settings.scene.reward.name}", clips, [reward, beside], lines)
     console.print(f"page:    {shown(page)}", soft_wrap=True, highlight=False)
-    for path in _exports(settings, folder.path, clips, reward):
+    for path in _exports(settings, folder.path, dataset, clips, reward):
         console.print(f"values:  {shown(path)}", soft_wrap=True, highlight=False)
     console.print(f"figures: {shown(folder.result)}", soft_wrap=True, highlight=False)
     console.print(f"took {time.monotonic() - started:.0f} s", highlight=False)
@@ -179,9 +179,11 @@ def _check(clips: Sequence[Clip], problems: dict[str, str], spec: str) -> None:
         )
 
 
-def _exports(settings: AuditConfig, folder: Path, clips: Sequence[Clip], reward: Findings) -> Iterator[Path]:
+def _exports(
+    settings: AuditConfig, folder: Path, dataset: Dataset, clips: Sequence[Clip], reward: Findings
+) -> Iterator[Path]:
     if settings.progress_table:
-        yield write_progress_table(folder, settings.scene.reward.name, clips, reward.curves)
+        yield write_progress_table(folder, settings.scene.reward.name, clips, reward.curves, dataset)
     if settings.rrd:
         yield write_rrd(folder / "audit.rrd", clips, reward.curves)
 

@@ -92,8 +92,8 @@ class Judge:
 
     A third of the groups is for choosing words and thresholds; all figures come from the other two thirds, so that the
     best of many is not taken for better than it is. Intervals of 95 % are those of the cluster bootstrap; for the AUROC
-    the wider, at either end, of it and Newcombe's interval for as many observations as there are groups: the bootstrap
-    has no width where every positive is above every negative.
+    the wider, at either end, of it and Newcombe's interval for as many observations as there are groups, and for
+    precision and recall of it and Wilson's: the bootstrap has no width where every positive is above every negative.
 
     Args:
         states: The states.
@@ -124,7 +124,6 @@ class Judge:
         correlation = float(pearson(held, self._done)[0])
         threshold = best_threshold(scores[self.choosing], self.states.done[self.choosing])
         above = held > threshold
-        hits = int((above & self._done).sum())
         return Figures(
             auroc=self._area(held),
             nearly=self._area_nearly(held),
@@ -133,8 +132,8 @@ class Judge:
             if len(defined)
             else None,
             threshold=threshold,
-            precision=Figure(hits / int(above.sum()), *wilson(hits, int(above.sum()))) if above.any() else None,
-            recall=Figure(hits / int(self._done.sum()), *wilson(hits, int(self._done.sum()))),
+            precision=self._share(self._done, above) if above.any() else None,
+            recall=self._share(above, self._done),
             choice=float(auroc(scores[self.choosing], self.states.done[self.choosing])[0]),
         )
 
@@ -155,6 +154,22 @@ class Judge:
         if resampled is None:
             resampled = auroc(scores, self._done, self._weights)
         return _widened(float(auroc(scores, self._done)[0]), resampled, self._done, self._groups)
+
+    def _share(self, hit: np.ndarray, among: np.ndarray) -> Figure:
+        """Measure the share of hits among some of the states.
+
+        Args:
+            hit: (n,) bool, of the measured states.
+            among: (n,) bool, with at least one.
+        """
+        drawn = self._weights @ among
+        resampled = (self._weights @ (hit & among))[drawn > 0] / drawn[drawn > 0]
+        hits, total, groups = int((hit & among).sum()), int(among.sum()), len(np.unique(self._groups[among]))
+        # As many hits of as many groups, rounded outwards: groups, not states, are independent observations.
+        least, _ = wilson(hits * groups // total, groups)
+        _, most = wilson(-(-hits * groups // total), groups)
+        low, high = percentile_interval(resampled)
+        return Figure(hits / total, min(low, least), max(high, most))
 
     def _area_nearly(self, scores: np.ndarray) -> Figure | None:
         chosen = self._nearly

@@ -28,8 +28,8 @@ class Source(NamedTuple):
 
     Attributes:
         group: Sets up the states of one group.
-        patience: States in a row that may be of no use before no more are drawn: few where each is simulated, many
-            where it costs next to nothing.
+        patience: States in a row that may be of no use, or groups that have none, before no more are drawn: few where
+            each is simulated, many where it costs next to nothing.
     """
 
     group: Callable[[], Iterator[None]]

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 
 from vlmrl.encoders.base import Encoder
 from vlmrl.envs.abstraction import StateReader
 from vlmrl.envs.make import EnvSettings, make_env
-from vlmrl.envs.row_writer import look
-from vlmrl.envs.tasks import dense_reward, holds
+from vlmrl.envs.row_writer import check_cameras, look
+from vlmrl.envs.tasks import Task, dense_reward, holds
 from vlmrl.errors import UserError
 from vlmrl.quantities import Abstraction
 from vlmrl.reward_models.base import RewardModel, is_learned, quantities_of
@@ -152,62 +153,102 @@ def draw_states(
         raise ValueError(f"Task '{task.name}' has no predicate to label states by.")
     rng = np.random.default_rng(seed)
     env = make_env(settings, render=pictures)
-    inner: Any = env.unwrapped
     wanted = {kind: round(share * n) for kind, share in MIX.items()}
-    kept: dict[str, list[Any]] = {name: [] for name in ("done", "truth", "source", "group")}
-    frames: dict[str, list[np.ndarray]] = {}
-    state: dict[str, list[np.ndarray]] = {}
-    reader = StateReader(env) if quantities else None
-    numbers: list[np.ndarray] = []
-    group = drawn = 0
+    kept = _Kept(env, task, wanted, pictures, quantities)
     bar = tracked(total=sum(wanted.values()), desc="drawing states", unit="state", show=progress)
+    group = 0
     try:
         env.reset(seed=int(rng.integers(2**31)))
         found = sources(env, task.name, rng)
-        useless = dict.fromkeys(found, 0)  # states in a row of which no more were wanted
+        useless = dict.fromkeys(found, 0)  # states in a row of which no more were wanted, or tries that gave none
         while any(wanted.values()) and any(useless[name] < source.patience for name, source in found.items()):
             for name, source in found.items():
-                turn = drawn + TURN
-                while drawn < turn and useless[name] < source.patience:
+                turn = kept.seen + TURN
+                while kept.seen < turn and useless[name] < source.patience:
                     group += 1
+                    before = kept.seen
                     for _ in source.group():
-                        drawn += 1
-                        now = inner.simulator_state()
-                        conditions = task.predicate(now)
-                        done, truth = holds(conditions), dense_reward(conditions)
-                        kind = "done" if done else "nearly" if truth >= NEARLY else "not done"
+                        useful = kept.take(name, group)
+                        bar.update(useful)
+                        useless[name] = 0 if useful else useless[name] + 1
+                    if kept.seen == before:  # such as a body that passed through itself
                         useless[name] += 1
-                        if not wanted[kind]:
-                            continue
-                        useless[name] = 0
-                        wanted[kind] -= 1
-                        bar.update()
-                        for column, value in zip(kept.values(), (done, truth, name, group), strict=True):
-                            column.append(value)
-                        for key, value in now.items():
-                            state.setdefault(key, []).append(value)
-                        if reader is not None:
-                            numbers.append(reader())
-                        if pictures:
-                            for camera, picture in look(env, task.cameras).items():
-                                frames.setdefault(camera, []).append(picture)
     finally:
         bar.close()
         env.close()
-    states = LabelledStates(
-        {camera: np.stack(views) for camera, views in frames.items()},
-        np.array(kept["done"], dtype=bool),
-        np.array(kept["truth"], dtype=np.float32),
-        tuple(kept["source"]),
-        np.array(kept["group"], dtype=np.int64),
-        {name: np.stack(values) for name, values in state.items()},
-        np.stack(numbers) if numbers else None,
-        reader.abstraction if reader is not None else None,
-    )
+    states = kept.states()
     check_labels(
-        states, f"In {drawn:,} states drawn from {', '.join(found)}", "bring labelled pictures, frames=<folder>"
+        states, f"In {kept.seen:,} states drawn from {', '.join(found)}", "bring labelled pictures, frames=<folder>"
     )
     return states
+
+
+class _Kept:
+    """Labels the state that an environment is in, and keeps it while there are too few of its kind.
+
+    Args:
+        env: The environment.
+        task: The task, which has a predicate.
+        wanted: {kind of `MIX`: how many more are wanted}; counted down.
+        pictures: Whether pictures are needed.
+        quantities: Whether what programs read is needed.
+
+    Raises:
+        UserError: Programs cannot read the environment, or it has no such camera.
+    """
+
+    def __init__(self, env: gym.Env, task: Task, wanted: dict[str, int], pictures: bool, quantities: bool):
+        assert task.predicate is not None
+        if pictures:
+            check_cameras(env, task.cameras)
+        self.seen = 0  # states that were looked at
+        self._env, self._task, self._predicate = env, task, task.predicate
+        self._inner: Any = env.unwrapped
+        self._wanted, self._pictures = wanted, pictures
+        self._reader = StateReader(env) if quantities else None
+        self._labels: list[tuple[bool, float, str, int]] = []
+        self._state: dict[str, list[np.ndarray]] = {}
+        self._frames: dict[str, list[np.ndarray]] = {}
+        self._numbers: list[np.ndarray] = []
+
+    def take(self, source: str, group: int) -> bool:
+        """Look at the state, and return whether it was kept.
+
+        Args:
+            source: Where it comes from.
+            group: Number of its episode.
+        """
+        self.seen += 1
+        now = self._inner.simulator_state()
+        conditions = self._predicate(now)
+        done, truth = holds(conditions), dense_reward(conditions)
+        kind = "done" if done else "nearly" if truth >= NEARLY else "not done"
+        if not self._wanted[kind]:
+            return False
+        self._wanted[kind] -= 1
+        self._labels.append((done, truth, source, group))
+        for name, value in now.items():
+            self._state.setdefault(name, []).append(value)
+        if self._reader is not None:
+            self._numbers.append(self._reader())
+        if self._pictures:
+            for camera, picture in look(self._env, self._task.cameras).items():
+                self._frames.setdefault(camera, []).append(picture)
+        return True
+
+    def states(self) -> LabelledStates:
+        """Return all that were kept."""
+        done, truth, source, group = zip(*self._labels, strict=True) if self._labels else ((), (), (), ())
+        return LabelledStates(
+            {camera: np.stack(views) for camera, views in self._frames.items()},
+            np.array(done, dtype=bool),
+            np.array(truth, dtype=np.float32),
+            tuple(source),
+            np.array(group, dtype=np.int64),
+            {name: np.stack(values) for name, values in self._state.items()},
+            np.stack(self._numbers) if self._numbers else None,
+            self._reader.abstraction if self._reader is not None else None,
+        )
 
 
 def check_labels(states: LabelledStates, where: str, advice: str) -> None:

@@ -64,6 +64,8 @@ def judge(figures: Figures, controls: Sequence[Control], noun: str = "state", mo
         more: How one asks for more of them.
     """
     word, reason = _judged(figures, controls, noun, more)
+    if word == "USELESS" and figures.auroc.value >= GOOD_AUROC:
+        return Verdict(word, reason, f"It may be good; {noun}s are too few to tell. Measure on more first ({more}).")
     return Verdict(word, reason, ADVICE[noun][word])
 
 

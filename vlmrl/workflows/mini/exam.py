@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -122,7 +123,10 @@ def take_exam(encoder: Encoder, progress: bool = True) -> dict[str, Any]:
             for look in ("textured", "plain") if env == "mountaincar" else ("",):
                 embeddings = encoder.encode_images(pictures(env, states, encoder.image_size[0], look))
                 phrasings = manifest["phrasings"].get(name, [])
-                scores = embeddings @ encoder.encode_texts([task_goal(name), *phrasings]).T
+                with warnings.catch_warnings():  # words that nobody taught it are what the exam asks for
+                    warnings.simplefilter("ignore", UserWarning)
+                    texts = encoder.encode_texts([task_goal(name), *phrasings])
+                scores = embeddings @ texts.T
                 near = kinds != KINDS.index("far")
                 outside = [float(auroc(column, kinds == 0)[0]) for column in scores.T[1:]]
                 tasks[task + (" (plain)" if look == "plain" else "")] = {

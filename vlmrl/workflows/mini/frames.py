@@ -16,6 +16,8 @@ from vlmrl.workflows.report import tracked
 
 SIZE = 112  # pixels, both ways
 PART = 1000  # frames rendered in one go: what an interruption loses
+# The part of a seed that differs by kind; other numbers would draw other frames than the embedded weights learned from.
+KINDS = {"varied": 6, "visited": 7, "policy": 8}
 
 
 @dataclass
@@ -74,8 +76,8 @@ class Order:
         scene: Name of the scene.
         n: How many.
         seed: Seed; the same one gives the same frames on the same machine, on however many processes.
-        kind: "varied" draws states from the scene's broad distribution, "policy" from episodes of a random policy,
-            "visited" from `states`; all but "varied" ones are called by that name in `Frames.source`.
+        kind: One of `KINDS`: "varied" draws states from the scene's broad distribution, "policy" from episodes of a
+            random policy, "visited" from `states`; all but "varied" ones are called by that name in `Frames.source`.
         vary: Also vary camera, light, texture and colour; otherwise everything is seen as the task sees it.
         states: (k, size) state vectors for "visited", each drawn as often as others, in a random order.
     """
@@ -147,7 +149,7 @@ def parts_of(
     scene: str, n: int, seed: int, kind: str = "varied", vary: bool = True, states: np.ndarray | None = None
 ) -> list[Order]:
     """Divide an order of `n` frames into parts with seeds of their own."""
-    seeds = np.random.SeedSequence([seed, list(SCENES).index(scene), len(kind)]).generate_state(-(-n // PART))
+    seeds = np.random.SeedSequence([seed, list(SCENES).index(scene), KINDS[kind]]).generate_state(-(-n // PART))
     sizes = [min(PART, n - start) for start in range(0, n, PART)]
     return [Order(scene, size, int(own), kind, vary, states) for size, own in zip(sizes, seeds.tolist(), strict=True)]
 
