@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from vlmrl.workflows.report import counted, doing, placed, tracked
+from vlmrl.workflows.report import counted, doing, placed, results_table, tracked
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -18,6 +18,12 @@ def test_in_a_file_there_is_a_line_for_what_takes_its_time(terminal: bool) -> No
         pass
     assert (printed.getvalue() == "Auditing the reward…\n") == (not terminal)
     assert "Auditing the reward…" in printed.getvalue()
+
+
+def test_the_truth_as_the_reward_is_shown_once() -> None:
+    truth, model = ({"mean": mean, "interval": [mean, mean]} for mean in (2.0, 3.0))
+    assert len(results_table({"a": {"truth": truth, "model_reward": model}}, "").columns) == 5
+    assert len(results_table({"a": {"truth": truth, "model_reward": truth}}, "").columns) == 4
 
 
 def test_one_episode_is_no_plural() -> None:

@@ -29,19 +29,24 @@ def figures_table(title: str, first: str, *headers: str) -> Table:
 
 
 def results_table(summaries: dict[str, dict[str, Any]], title: str) -> Table:
-    """Lay out summaries of `Episodes`, one policy a line, and a line for each way to start where there are several."""
-    table = figures_table(title, "policy", "predicate\nholds", "success", "truth", "model\nreward")
+    """Lay out summaries of `Episodes`, one policy a line, and a line for each way to start where there are several.
+
+    Where the truth itself is the reward, as offline, it is shown once.
+    """
     lines = []
     for name, summary in summaries.items():
         lines.append((name, summary))
         lines += [(f"  {start} start", part) for start, part in summary.get("by_start", {}).items()]
+    modelled = any(summary.get("model_reward") != summary.get("truth") for _, summary in lines)
+    last = ["model\nreward"] if modelled else []
+    table = figures_table(title, "policy", "predicate\nholds", "success", "truth", *last)
     for name, summary in lines:
         table.add_row(
             name,
             _cell(summary.get("fraction"), percent=True),
             _cell(summary.get("success"), percent=True),
             _cell(summary.get("truth")),
-            _cell(summary.get("model_reward")),
+            *([_cell(summary.get("model_reward"))] if modelled else []),
         )
     return table
 
