@@ -36,6 +36,9 @@ def test_lerobot_reads_what_is_written_here(tmp_path: Path) -> None:
         row = dataset[index]
         assert (int(row["episode_index"]), int(row["frame_index"]), row["task"]) == (number, t, "be bright")
         np.testing.assert_allclose(row["observation.state"], episode(number, 5 - 2 * number).observations[t])
+        ends = [bool(row[name]) for name in ("next.done", "next.terminated", "next.truncated")]
+        over = t >= 4 - 2 * number  # the last step, and the row beyond it
+        assert ends == [over, over and number == 0, over and number == 1]
         shade = 255 * float(row["observation.images.front"].mean())
         np.testing.assert_allclose(shade, brightness(number, t), atol=2)  # H.264's loss
 

@@ -39,7 +39,9 @@ def test_minari_reads_what_was_written() -> None:
 
 def test_an_episode_comes_back_as_it_was() -> None:
     write("minari", "bright-v0", [episode(0), episode(1, 3, cameras=("front", "side"))])
-    read = open_dataset("bright-v0").episode(1)
+    dataset = open_dataset("bright-v0")
+    assert (dataset.observation_space, dataset.action_space) == (OBSERVATIONS, ACTIONS)
+    read = dataset.episode(1)
     read.check()
     assert (read.length, read.text, read.fps) == (3, "be bright", 10.0)
     assert read.terminations.tolist() == [False] * 3

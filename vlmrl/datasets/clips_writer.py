@@ -14,6 +14,7 @@ from vlmrl.datasets import video
 from vlmrl.datasets.base import Episode
 from vlmrl.datasets.clips import CARD, TABLE
 from vlmrl.datasets.folder import NewFolder
+from vlmrl.datasets.spaces import described
 from vlmrl.datasets.writers import Recording
 from vlmrl.errors import UserError
 
@@ -39,10 +40,12 @@ class ClipWriter:
         for name, space in (("observations", recording.observation_space), ("actions", recording.action_space)):
             if space is not None and not isinstance(space, gym.spaces.Box | gym.spaces.Discrete):
                 raise UserError(f"A table of steps holds {name} of a Box or Discrete space; these are in {space}.")
+        video.check_size(recording.frame_size)
         self._recording = recording
         self._draft = self._folder.start()
         self._count = 0
         metadata = {**recording.metadata, "fps": recording.fps, "text": recording.text}
+        metadata |= described(recording.observation_space, recording.action_space)
         (self._draft / CARD).write_text(json.dumps(metadata, indent=2) + "\n")
 
     def add(self, episode: Episode) -> None:
@@ -50,18 +53,18 @@ class ClipWriter:
         if not episode.frames:
             raise UserError("A folder of clips needs pictures: frames=true.")
         name = f"{self._count:06d}"
-        for camera, frames in episode.frames.items():
-            folder = self._draft / camera
-            folder.mkdir(exist_ok=True)
-            video.write_video(folder / f"{name}.mp4", frames, episode.fps or self._recording.fps or FPS)
-        path = self._draft / TABLE
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            lines = csv.writer(file, lineterminator="\n")
-            for i, line in enumerate(self._lines(name, episode)):
-                if new and i == 0:
-                    lines.writerow(list(line))
-                lines.writerow(list(line.values()))
+        with self._folder.whole_or_not_at_all() as begun:
+            for camera, frames in episode.frames.items():
+                path = begun(f"{camera}/{name}.mp4")
+                video.write_video(path, frames, episode.fps or self._recording.fps or FPS)
+            path = begun(TABLE)
+            new = not path.exists()
+            with path.open("a", newline="") as file:
+                lines = csv.writer(file, lineterminator="\n")
+                for i, line in enumerate(self._lines(name, episode)):
+                    if new and i == 0:
+                        lines.writerow(list(line))
+                    lines.writerow(list(line.values()))
         self._count += 1
 
     def finish(self) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vlmrl.errors import UserError
@@ -31,6 +34,32 @@ class NewFolder:
         shutil.rmtree(self.draft, ignore_errors=True)
         self.draft.mkdir(parents=True)
         return self.draft
+
+    @contextmanager
+    def whole_or_not_at_all(self) -> Iterator[Callable[[str], Path]]:
+        """Put the draft back as it was where what is added cannot be completed, Ctrl-C included.
+
+        Yields:
+            Takes the place of a file in the draft that is about to be written, or written on, and returns its path;
+            its folder is there.
+        """
+        before: dict[Path, int | None] = {}  # bytes of each file; None where there was none
+
+        def begun(place: str) -> Path:
+            path = self.draft / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            before[path] = path.stat().st_size if path.exists() else None
+            return path
+
+        try:
+            yield begun
+        except BaseException:
+            for path, size in before.items():
+                if size is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    os.truncate(path, size)
+            raise
 
     def finish(self) -> None:
         """Give the draft its name."""

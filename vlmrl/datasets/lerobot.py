@@ -4,9 +4,9 @@ Format: "LeRobotDataset v3.0" in LeRobot's documentation. Many episodes share a 
 which rows and which seconds of it are an episode's.
 
 An episode of n rows is one of n - 1 steps here: row t holds what was seen at t and the action that was taken then, and
-nothing was recorded of where the last action led. `next.reward` of row t is the reward for arriving at t + 1. The
-format has no word for an episode that was cut off: one that ends with `next.success` counts as terminated, any other as
-truncated.
+nothing was recorded of where the last action led. `next.reward` of row t is the reward for arriving at t + 1. How an
+episode ended is in `next.terminated` and `next.truncated`, which this suite writes. The format itself has no word for
+it: without them an episode that ends with `next.success` counts as terminated, any other as truncated.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ import numpy as np
 
 from vlmrl.datasets import video
 from vlmrl.datasets.base import CorruptEpisode, Episode, Frames
+from vlmrl.datasets.spaces import in_form, recorded
 from vlmrl.errors import UserError, require
 
 VERSION = "v3."
 IMAGES = ("image", "video")  # types of features that are pictures
 STATE, ACTION = "observation.state", "action"
+TERMINATED, TRUNCATED = "next.terminated", "next.truncated"
 
 
 class LeRobotDataset:
@@ -47,8 +49,8 @@ class LeRobotDataset:
         self.path = self.root = Path(spec)
         try:
             self.metadata: dict[str, Any] = json.loads((self.root / "meta" / "info.json").read_text())
-            version, self.features = str(self.metadata["codebase_version"]), self.metadata["features"]
-        except (OSError, KeyError, ValueError) as error:
+            version = str(self.metadata["codebase_version"])
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(
                 f"dataset={spec}: meta/info.json cannot be read ({type(error).__name__}: {error})."
             ) from error
@@ -57,7 +59,7 @@ class LeRobotDataset:
                 f"dataset={spec} is a LeRobot dataset of version {version}, and this reads v3.0. LeRobot converts it: "
                 "python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-id=<...>"
             )
-        self.fps = float(self.metadata["fps"])
+        self.features, self.fps = self._read_info()
         self.cameras = {
             name.removeprefix("observation.images.").removeprefix("observation."): name
             for name, feature in self.features.items()
@@ -70,8 +72,10 @@ class LeRobotDataset:
         ]
         self._episodes = self._read_episodes()
         self._tasks = self._read_tasks()
-        self.observation_space = self._box(STATE)
-        self.action_space = self._box(ACTION)
+        own = self.metadata.get("vlmrl", {})
+        self._own_spaces = {STATE: recorded(own, "observations"), ACTION: recorded(own, "actions")}
+        self.observation_space = self._own_spaces[STATE] or self._box(STATE)
+        self.action_space = self._own_spaces[ACTION] or self._box(ACTION)
 
     @classmethod
     def recognises(cls, spec: str) -> bool:
@@ -105,23 +109,23 @@ class LeRobotDataset:
         if len(table) != rows:
             raise CorruptEpisode(f"has {len(table)} rows in its table, and meta/episodes says {rows}")
         columns = {name: _array(table.column(name)) for name in self._columns if name in table.column_names}
+        if rows < 2:
+            raise CorruptEpisode(f"has {rows} rows, and a step takes two")
         length = rows - 1
-        success = columns.get("next.success")
-        reached = bool(success[:length].any() or success[-1]) if success is not None and rows else False
-        ends = np.arange(length) == length - 1
+        terminations, truncations = _ends(columns, length)
         rewards = columns.get("next.reward")
-        known = {STATE, ACTION, "next.reward", "next.done", "episode_index", "task_index"}
+        known = {STATE, ACTION, TERMINATED, TRUNCATED, "next.reward", "next.done", "episode_index", "task_index"}
         text = entry.get("tasks") or []
-        if not text and "task_index" in columns and rows:
+        if not text and "task_index" in columns:
             text = [self._tasks.get(int(columns["task_index"][0]), "")]
         return Episode(
             id=self.number(i),
             length=length,
-            observations=columns.get(STATE),
-            actions=columns[ACTION][:length] if ACTION in columns else None,
+            observations=self._in_own_form(STATE, columns.get(STATE)),
+            actions=self._in_own_form(ACTION, columns[ACTION][:length]) if ACTION in columns else None,
             rewards=rewards[:length].astype(np.float64) if rewards is not None else None,
-            terminations=ends & reached,
-            truncations=ends & (not reached),
+            terminations=terminations,
+            truncations=truncations,
             infos={
                 name: values[:length] if name.startswith("next.") else values
                 for name, values in columns.items()
@@ -142,6 +146,18 @@ class LeRobotDataset:
         raise UserError(
             f"The dataset '{self.spec}' does not say in which environment it was recorded. Name it: env=..."
         )
+
+    def _in_own_form(self, name: str, values: np.ndarray | None) -> np.ndarray | None:
+        """Return what was observed or done as its space has it, where the dataset keeps the space."""
+        space = self._own_spaces[name]
+        if space is None or values is None:
+            return values
+        if name == STATE and isinstance(space, gym.spaces.Discrete):  # one-hot in the table, see `flatten`
+            values = values.reshape(len(values), -1).argmax(axis=1) + space.start
+        formed = in_form(space, values)
+        if formed is None:
+            raise CorruptEpisode(f"has {name} of shape {values.shape[1:]}, and meta/info.json says {space}")
+        return formed
 
     def _frames(self, entry: dict[str, Any], name: str, rows: int) -> Frames:
         if self.features[name]["dtype"] == "image":
@@ -183,6 +199,31 @@ class LeRobotDataset:
         except (pa.ArrowException, OSError) as error:
             raise CorruptEpisode(f"has a table that cannot be read ('{path}': {error})") from error
 
+    def _read_info(self) -> tuple[dict[str, dict[str, Any]], float]:
+        """Return the features and the frames a second of `meta/info.json`, when it has all that is needed.
+
+        Raises:
+            UserError: It has not.
+        """
+        features, fps = self.metadata.get("features"), self.metadata.get("fps")
+        wrong = [name for name in ("features", "fps", "data_path") if name not in self.metadata]
+        if isinstance(features, dict):
+            bad = (name for name, one in features.items() if not {"dtype", "shape"} <= set(one))
+            wrong += [f"dtype and shape of {name}" for name in bad]
+            if any(one.get("dtype") == "video" for one in features.values()) and "video_path" not in self.metadata:
+                wrong.append("video_path")
+        if wrong:
+            raise UserError(
+                f"dataset={self.spec}: meta/info.json has no {', '.join(wrong)}. LeRobot v3 writes these; take the "
+                "file from where the dataset came from, or write them in."
+            )
+        if not isinstance(features, dict) or not isinstance(fps, int | float) or fps <= 0:
+            raise UserError(
+                f"dataset={self.spec}: meta/info.json says fps {fps!r} and features {type(features).__name__}; these "
+                "are a number above 0 and a table of names."
+            )
+        return features, float(fps)
+
     def _read_episodes(self) -> list[dict[str, Any]]:
         """Return what `meta/episodes` says of each episode, without its statistics."""
         import pyarrow as pa
@@ -200,7 +241,12 @@ class LeRobotDataset:
                 entries += pq.read_table(path, columns=names).to_pylist()
             except (pa.ArrowException, OSError) as error:
                 raise UserError(f"dataset={self.spec}: '{path}' cannot be read ({error}).") from error
-        needed = ["episode_index", "length", "dataset_from_index", "dataset_to_index", "data/chunk_index"]
+        needed = ["episode_index", "length", "dataset_from_index", "dataset_to_index"]
+        needed += ["data/chunk_index", "data/file_index"]
+        for name in self.cameras.values():
+            if self.features[name]["dtype"] == "video":
+                parts = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+                needed += [f"videos/{name}/{part}" for part in parts]
         missing = [name for name in needed if entries and name not in entries[0]]
         if missing:
             raise UserError(f"dataset={self.spec}: meta/episodes has no {', '.join(missing)}.")
@@ -233,6 +279,23 @@ class LeRobotDataset:
             low = np.minimum(low, np.reshape(own.get("min", low), shape))
             high = np.maximum(high, np.reshape(own.get("max", high), shape))
         return gym.spaces.Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
+
+
+def _ends(columns: dict[str, np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where an episode of `length` + 1 rows terminated and where it was cut off, (length,) bool each.
+
+    The last row is beyond the last step. This suite repeats there what the row before it says; others may say there
+    alone how the episode ended.
+    """
+    last = np.arange(length) == length - 1
+    told = {
+        name: np.asarray(columns[name], dtype=bool)[:length] | (last & bool(columns[name][-1]))
+        for name in (TERMINATED, TRUNCATED, "next.success")
+        if name in columns
+    }
+    reached = "next.success" in told and bool(told["next.success"].any())
+    terminated = told.get(TERMINATED, last & reached & ~told.get(TRUNCATED, ~last))
+    return terminated, told.get(TRUNCATED, last & ~terminated)
 
 
 def _array(column: Any) -> np.ndarray:

@@ -13,6 +13,8 @@ import numpy as np
 from vlmrl.datasets import video
 from vlmrl.datasets.base import Episode, flatten
 from vlmrl.datasets.folder import NewFolder
+from vlmrl.datasets.lerobot import TERMINATED, TRUNCATED
+from vlmrl.datasets.spaces import described
 from vlmrl.datasets.writers import Recording
 from vlmrl.errors import UserError, require
 
@@ -49,6 +51,7 @@ class LeRobotWriter:
             raise UserError(
                 f"A LeRobot dataset holds actions of a Box or Discrete space, not {recording.action_space}."
             )
+        video.check_size(recording.frame_size)
         self._recording = recording
         self._fps = recording.fps or FPS
         self._draft = self._folder.start()
@@ -63,27 +66,30 @@ class LeRobotWriter:
         number, rows = len(self._entries), episode.length + 1
         chunk, file = divmod(number, FILES)
         place = f"chunk-{chunk:03d}/file-{file:03d}"
-        entry: dict[str, Any] = {}
-        for camera, frames in episode.frames.items():
-            name = f"observation.images.{camera}"
-            path = self._draft / "videos" / name / f"{place}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            sizes: list[tuple[int, ...]] = []
-            video.write_video(path, _noting(frames, sizes), self._fps)
-            self._features.setdefault(name, _film_feature(sizes[0], self._fps))
-            entry |= {f"videos/{name}/chunk_index": chunk, f"videos/{name}/file_index": file}
-            entry |= {f"videos/{name}/from_timestamp": 0.0, f"videos/{name}/to_timestamp": rows / self._fps}
-        task = self._tasks.setdefault(episode.text or self._recording.text, len(self._tasks))
+        films: dict[str, Any] = {}
+        features: dict[str, Any] = {}
+        text = episode.text or self._recording.text
+        task = self._tasks.get(text, len(self._tasks))
         columns = self._columns(episode, number, task)
+        with self._folder.whole_or_not_at_all() as begun:
+            for camera, frames in episode.frames.items():
+                name = f"observation.images.{camera}"
+                sizes: list[tuple[int, ...]] = []
+                video.write_video(begun(f"videos/{name}/{place}.mp4"), _noting(frames, sizes), self._fps)
+                features[name] = _film_feature(sizes[0], self._fps)
+                films |= {f"videos/{name}/chunk_index": chunk, f"videos/{name}/file_index": file}
+                films |= {f"videos/{name}/from_timestamp": 0.0, f"videos/{name}/to_timestamp": rows / self._fps}
+            _write_table(begun(f"data/{place}.parquet"), columns)
+        # From here on it is there, and counts.
+        self._tasks.setdefault(text, task)
         for name, values in columns.items():
             self._stats.setdefault(name, _Stats()).add(values)
-            kind = {"dtype": str(values.dtype), "shape": list(values.shape[1:]) or [1], "names": None}
-            self._features.setdefault(name, kind)
-        _write_table(self._draft / "data" / f"{place}.parquet", columns)
+            features[name] = {"dtype": str(values.dtype), "shape": list(values.shape[1:]) or [1], "names": None}
+        self._features = features | self._features
         self._entries.append(
             {
                 "episode_index": number,
-                "tasks": [episode.text or self._recording.text],
+                "tasks": [text],
                 "length": rows,
                 "data/chunk_index": chunk,
                 "data/file_index": file,
@@ -91,7 +97,7 @@ class LeRobotWriter:
                 "dataset_to_index": self._index + rows,
                 "meta/episodes/chunk_index": 0,
                 "meta/episodes/file_index": 0,
-                **entry,
+                **films,
             }
         )
         self._index += rows
@@ -122,7 +128,10 @@ class LeRobotWriter:
             "data_path": "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet",
             "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
             "features": self._features,
-            "vlmrl": dict(self._recording.metadata),
+            "vlmrl": {
+                **self._recording.metadata,
+                **described(self._recording.observation_space, self._recording.action_space),
+            },
         }
         (meta / "info.json").write_text(json.dumps(info, indent=4) + "\n")
         self._folder.finish()
@@ -133,13 +142,13 @@ class LeRobotWriter:
         steps = np.arange(rows)
         space = self._recording.observation_space
         assert space is not None
-        actions = np.asarray(episode.actions)
-        if actions.ndim == 1:
-            actions = actions[:, None]
+        actions = np.asarray(episode.actions).reshape(episode.length, -1)
         columns = {
             "observation.state": flatten(space, episode.observations),
             "action": np.concatenate([actions, actions[-1:]]),
             "next.done": np.append((episode.terminations | episode.truncations), True),
+            TERMINATED: np.append(episode.terminations, episode.terminations[-1]),
+            TRUNCATED: np.append(episode.truncations, episode.truncations[-1]),
         }
         if actions.dtype == np.float64:
             columns["action"] = columns["action"].astype(np.float32)
@@ -201,7 +210,6 @@ def _write_table(path: Path, columns: dict[str, np.ndarray]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {}
     for name, values in columns.items():
         if values.ndim == 1 or values.shape[1:] == (1,):  # LeRobot keeps what has one number as a number

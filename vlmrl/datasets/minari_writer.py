@@ -142,17 +142,21 @@ class MinariWriter:
             truncations=episode.truncations,
             infos=dict(episode.infos),
         )
-        if episode.frames:
-            # First, so that an episode whose pictures are bad leaves no half of itself behind.
-            with h5py.File(self._data / MAIN_FILE, "a", track_order=True) as file:
-                group = file.create_group(f"episode_{number}")
-                try:
+        described = self._data / "metadata.json"
+        before = described.read_bytes()
+        try:
+            if episode.frames:
+                with h5py.File(self._data / MAIN_FILE, "a", track_order=True) as file:
+                    group = file.create_group(f"episode_{number}")
                     for camera, frames in episode.frames.items():
                         _write_frames(group, f"infos/{FRAMES}/{camera}", frames)
-                except Exception:
-                    del file[group.name]
-                    raise
-        self._storage.update_episodes([buffer])
+            self._storage.update_episodes([buffer])
+        except BaseException:  # Ctrl-C included: an episode that is not whole leaves no half of itself behind
+            described.write_bytes(before)
+            with h5py.File(self._data / MAIN_FILE, "a", track_order=True) as file:
+                if f"episode_{number}" in file:
+                    del file[f"episode_{number}"]
+            raise
 
     def finish(self) -> None:
         """See `Writer`."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vlmrl.datasets.base import CorruptEpisode
-from vlmrl.errors import require
+from vlmrl.errors import UserError, require
 
 SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 CRF = 18  # x264's scale of quality, 0 lossless to 51; 18 looks like the original to the eye
@@ -48,7 +48,7 @@ def read_video(path: Path, start: float = 0.0, end: float | None = None) -> Iter
                     return
                 yield frame.to_ndarray(format="rgb24")
     except (OSError, av.FFmpegError) as error:  # a missing file is both
-        raise CorruptEpisode(f"has a film that cannot be read ('{path}': {error})") from error
+        raise CorruptEpisode(_unreadable(path, error)) from error
 
 
 def count_frames(path: Path) -> tuple[int, float]:
@@ -68,7 +68,30 @@ def count_frames(path: Path) -> tuple[int, float]:
             count = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
             return count, float(stream.average_rate or 30)
     except (OSError, av.FFmpegError) as error:
-        raise CorruptEpisode(f"has a film that cannot be read ('{path}': {error})") from error
+        raise CorruptEpisode(_unreadable(path, error)) from error
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or error  # the whole of it repeats the path, behind a number
+    return f"has a film that cannot be read ('{path}': {reason})"
+
+
+def check_size(size: tuple[int, int] | None) -> None:
+    """Refuse pictures that `write_video` cannot keep, as soon as their size is known.
+
+    Args:
+        size: Height and width in pixels; None where nobody knows yet.
+
+    Raises:
+        UserError: One of them is odd, which H.264 cannot keep in its usual form.
+    """
+    if size is not None and (size[0] % 2 or size[1] % 2):
+        even = [number + number % 2 for number in size]
+        raise UserError(
+            f"The pictures are {size[0]} x {size[1]}, and a film (H.264) has an even height and width. "
+            f"{even[0]} x {even[1]} would do: env.height={even[0]} env.width={even[1]}; or format=minari, which keeps "
+            "pictures of any size without loss."
+        )
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
@@ -83,7 +106,8 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
         Number of frames.
 
     Raises:
-        ValueError: There is no frame, or its height or width is odd, which H.264 cannot keep in its usual form.
+        UserError: See `check_size`.
+        ValueError: There is no frame.
     """
     av = require("av", extra="robotics")
     rate = Fraction(fps).limit_denominator(1001)
@@ -96,8 +120,7 @@ def write_video(path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
         for image in frames:
             if count == 0:
                 stream.height, stream.width = image.shape[:2]
-                if stream.height % 2 or stream.width % 2:
-                    raise ValueError(f"H.264 wants an even height and width, got {image.shape[0]} x {image.shape[1]}.")
+                check_size((stream.height, stream.width))
             for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
                 container.mux(packet)
             count += 1

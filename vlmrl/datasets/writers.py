@@ -35,6 +35,7 @@ class Recording:
         env_spec: Gymnasium's specification of the environment; None where there is none to recover.
         metadata: Where it comes from, ready for JSON.
         description: One line for people.
+        frame_size: Height and width of the pictures in pixels; None without any, or where nobody knows beforehand.
     """
 
     observation_space: gym.Space | None
@@ -44,6 +45,7 @@ class Recording:
     env_spec: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
+    frame_size: tuple[int, int] | None = None
 
 
 class Writer(Protocol):
@@ -67,7 +69,7 @@ class Writer(Protocol):
         ...
 
     def add(self, episode: Episode) -> None:
-        """Write an episode, whole or not at all; it gets the next number.
+        """Write an episode, whole or not at all, Ctrl-C included; it gets the next number.
 
         Raises:
             CorruptEpisode: Its pictures cannot be read.

@@ -156,6 +156,7 @@ def _recording(
         env_spec=spec,
         metadata=metadata,
         description=f"{scene.env.name}, task {scene.task.name}, policies: {', '.join(policies)}; made by vlmrl.collect",
+        frame_size=(env_settings.height, env_settings.width) if settings.frames else None,
     )
 
 

@@ -154,8 +154,9 @@ def test_one_scale_for_all_clips_in_the_progress_table(tmp_path: Path) -> None:
     """A failed clip must not reach 1, and a constant one stays constant."""
     clips = [clip(0, [0.2, 0.6, 1.0]), clip(3, [0.2, 0.4, 0.3], False), clip(4, [0.2, 0.2], False)]
     curves = [truth(own, in_order(own), False) for own in clips]
-    path = write_progress_table(tmp_path, "liv", clips, curves)
-    again = write_progress_table(tmp_path, "liv2", clips, curves)
+    dataset = open_dataset(str(write("clips", tmp_path / "clips", [episode(0)])))
+    path = write_progress_table(tmp_path, "liv", clips, curves, dataset)
+    again = write_progress_table(tmp_path, "liv2", clips, curves, dataset)
     table = parquet.read_table(path)
     assert table.schema.metadata[b"reward_model_path"] == b"liv" and path.name == "liv_progress.parquet"
     columns = table.to_pydict()

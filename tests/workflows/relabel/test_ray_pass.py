@@ -129,7 +129,7 @@ def test_corrupt_films_are_refused_or_skipped_as_in_one_process(
             relabel(settings(f"dataset={folder}", "out=rewards.csv", *how))
         capsys.readouterr()
         relabel(settings(f"dataset={folder}", "out=rewards.csv", "on_error=skip", *how))
-        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped 1 episodes")]
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("skipped 1 episode: ")]
         said.append((str(refusal.value), line, Path("rewards.csv").read_bytes()))
         Path("rewards.csv").unlink()
     assert said[0] == said[1]

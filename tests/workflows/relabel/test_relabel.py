@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import vlmrl
 from tests.datasets.recordings import brightness, episode, pictures, shared_film, write
 from tests.patience import PATIENCE
 from tests.toys import BrightnessEncoder, PixelReward
@@ -349,6 +350,104 @@ def test_a_corrupt_episode_is_refused_before_anything_is_scored() -> None:
     assert Counting.seen == 0
 
 
+def clips_of_which_two_are_missing(folder: Path) -> Path:
+    made = write("clips", folder, [episode(number) for number in range(4)])
+    for number in (1, 3):
+        (made / "front" / f"00000{number}.mp4").unlink()
+    return made
+
+
+def test_corrupt_episodes_are_refused_together_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    folder = clips_of_which_two_are_missing(tmp_path / "clips")
+    with pytest.raises(UserError) as refusal:
+        relabel(settings(f"dataset={folder}", "out=./data/b-v0"))
+    why = "has no film: it is in steps.csv, and there is no such clip in the folder"
+    assert str(refusal.value) == (
+        f"dataset={folder}: 2 of 4 episodes are corrupt: episode 1 (000001) {why}; episode 3 (000003) {why}. "
+        "on_error=skip leaves such episodes out, each named."
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["clips"]
+
+
+def test_of_many_corrupt_episodes_the_first_are_named_and_the_others_counted() -> None:
+    nan = [episode(number) for number in range(5)]
+    for one in nan[1:]:
+        one.actions[1] = np.nan
+    write("minari", "a-v0", nan)
+    with pytest.raises(
+        UserError, match=r": 4 of 5 episodes are corrupt: episode 1 .*; episode 3 .*; and 1 more\. on_err"
+    ):
+        relabel(settings("dataset=a-v0", "out=b-v0"))
+
+
+def test_clips_without_a_film_are_skipped_named_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = clips_of_which_two_are_missing(tmp_path / "clips")
+    asked = settings(f"dataset={folder}", "out=b-v0", "on_error=skip")
+    killed_at(monkeypatch, "vlmrl.workflows.relabel.write:NewDataset.write", 1)
+    for kill in (True, False):  # what an earlier run has skipped is named again
+        if kill:
+            with pytest.raises(SystemExit, match="killed"):
+                relabel(asked)
+        else:
+            relabel(replace(asked, run_dir="runs/again"))
+        printed = capsys.readouterr().out.splitlines()
+        sentences = [line for line in printed if "has no film" in line]
+        assert [line.split(" has ")[0] for line in sentences] == [
+            "skipped: episode 1 (000001)",
+            "skipped: episode 3 (000003)",
+        ]
+    assert "skipped 2 episodes: 000001, 000003" in printed
+    assert len(open_dataset("b-v0")) == 2
+
+
+def test_many_skipped_episodes_are_named_in_short_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    nan = [replace(episode(0), id=number, actions=episode(0).actions.copy()) for number in range(13)]
+    for one in nan[1:]:
+        one.actions[1] = np.nan
+    write("minari", "a-v0", nan)
+    relabel(settings("dataset=a-v0", "out=b-v0", "on_error=skip"))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "skipped 12 episodes: episode 1, episode 2, " in printed and "episode 10 and 2 more" in printed
+
+
+def test_where_no_episode_can_be_read_nobody_says_that_there_are_no_pictures(tmp_path: Path) -> None:
+    folder = write("clips", tmp_path / "clips", [episode(0)])
+    (folder / "front" / "000000.mp4").write_bytes(b"no film")
+    with pytest.raises(UserError, match=r"No episode of .* can be read: episode 0 has a film that cannot be read"):
+        relabel(settings(f"dataset={folder}", "out=b-v0", "on_error=skip"))
+
+
+def test_a_refusal_in_the_middle_says_where_what_is_done_is_kept(tmp_path: Path) -> None:
+    folder = write("clips", tmp_path / "clips", [episode(0), episode(1), episode(2)])
+    asked = settings(f"dataset={folder}", "out=./data/b-v0")
+    films = [folder / "front" / f"00000{number}.mp4" for number in range(3)]
+    ledger = Path("data/.b-v0.rewards")
+    for film, places in ((films[1], f"{ledger} and .clips.embeddings"), (films[0], ".clips.embeddings")):
+        film.write_bytes(film.read_bytes()[: film.stat().st_size * 3 // 4])
+        with pytest.raises(UserError, match=f"each named. What is done is kept in {places}, and the same command goes"):
+            relabel(replace(asked, run_dir=f"runs/{film.stem}"))
+        assert ledger.exists() == (film == films[1])
+
+
+@pytest.mark.parametrize("baseline", ["", "a dark room"])
+def test_a_baseline_is_printed_where_there_is_one(baseline: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write("minari", "a-v0", [episode(0)])
+    relabel(settings("dataset=a-v0", "out=b-v0", *([f"baseline={baseline}"] if baseline else [])))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("goal: ")]
+    assert line == "goal: 'be bright'" + (f"  baseline: '{baseline}'" if baseline else "")
+
+
+def test_help_names_the_same_algorithms_wherever_policies_come_from_outside() -> None:
+    configs = Path(vlmrl.__file__).parent / "configs"
+    lines = [
+        next(line for line in (configs / name).read_text().splitlines() if line.startswith("algorithm: "))
+        for name in ("collect.yaml", "evaluate.yaml")
+    ]
+    assert lines[0] == lines[1]
+
+
 def test_corrupt_episodes_are_skipped_named_and_counted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,7 +478,7 @@ def test_corrupt_episodes_are_skipped_named_and_counted(
     printed = capsys.readouterr().out
     assert "skipped 2 episodes" in printed
     assert "episode 1 actions at step 1 are not finite ([nan])" in printed
-    assert "episode 2 has a film that cannot be read" in printed
+    assert printed.count("episode 2 has a film that cannot be read") == 1
 
 
 def killed_at(monkeypatch: pytest.MonkeyPatch, where: str, count: int) -> None:

@@ -29,7 +29,7 @@ class Ledger:
     """
 
     def __init__(self, path: Path, asked: Mapping[str, Any]):
-        self.path = path
+        self.path, self._closed = path, False
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,8 +78,15 @@ class Ledger:
     def remove(self) -> None:
         """Close and delete the file: its work is done."""
         self._database.close()
+        self._closed = True
         self.path.unlink()
 
     def close(self) -> None:
-        """Close the file."""
-        self._database.close()
+        """Close the file; one in which nothing is done goes, for nobody would know what it is there for."""
+        if self._closed:
+            return
+        if len(self):
+            self._database.close()
+            self._closed = True
+        else:
+            self.remove()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +31,10 @@ from vlmrl.workflows.relabel.ledger import Ledger
 from vlmrl.workflows.relabel.ray_pass import Passed, encode_with_ray, require_ray_data
 from vlmrl.workflows.relabel.score import REMEMBERED, EpisodeScorer, Eye, choose_cameras, local_scorer
 from vlmrl.workflows.relabel.write import Output, open_output
-from vlmrl.workflows.report import counted, make_console, placed, python_command, tracked
+from vlmrl.workflows.report import counted, make_console, placed, python_command, shown, tracked
 from vlmrl.workflows.run_folder import create
+
+MOST_NAMED = 10  # episodes that are named where it was said before what is wrong with each
 
 
 def relabel(settings: RelabelConfig) -> Path:
@@ -46,13 +48,15 @@ def relabel(settings: RelabelConfig) -> Path:
         settings: Says which data, which reward, and where it goes; `run_dir` is the folder for what was asked.
 
     Raises:
-        UserError: The name is taken, an episode is corrupt and not to be skipped, or the reward cannot be had.
+        UserError: The name is taken, episodes are corrupt and not to be skipped, or the reward cannot be had.
     """
     console = make_console()
     if settings.threads:
         torch.set_num_threads(settings.threads)
     dataset = open_dataset(settings.dataset)
     output = open_output(settings, dataset)
+    if settings.on_error == "refuse":
+        _refuse_corrupt(settings, dataset)
     service = _service(settings, dataset)
     digest = _digest(dataset)
     index = ledger = None
@@ -63,6 +67,9 @@ def relabel(settings: RelabelConfig) -> Path:
         encoder = service.encoder if service is not None else None
         asked = _provenance(settings, dataset, encoder, cameras)
         ledger = Ledger(output.ledger, asked | {"dataset digest": digest, "out": settings.out})
+        kept = [ledger.path] + (
+            [service.store.path.parent] if service is not None and service.store is not None else []
+        )
         create(Path(settings.run_dir), settings)
         _announce(console, settings, dataset, encoder, cameras, ledger)
         task = settings.scene.make_task()
@@ -71,7 +78,7 @@ def relabel(settings: RelabelConfig) -> Path:
         started = time.monotonic()
         try:
             ahead = _ahead(settings, dataset, cameras, service, index)
-            _score(settings, dataset, scorer, ledger, ahead, partial(output.check, eye=eye))
+            _score(settings, dataset, scorer, ledger, kept, ahead, partial(output.check, eye=eye))
         except KeyboardInterrupt:
             console.print(
                 f"Interrupted; {counted(len(ledger), 'episode')} done, and the same command goes on from there."
@@ -138,6 +145,7 @@ def _score(
     dataset: Dataset,
     scorer: EpisodeScorer,
     ledger: Ledger,
+    kept: Sequence[Path],
     ahead: Callable[[list[int], Callable[[], object]], Passed] | None,
     check: Callable[[Episode, int], None],
 ) -> None:
@@ -148,6 +156,7 @@ def _score(
         dataset: The dataset.
         scorer: Rewards an episode.
         ledger: What is done.
+        kept: Where that is, the ledger and a folder of embeddings, for a refusal to say.
         ahead: Takes numbers of episodes, encodes their pictures, and calls back for each; None if nothing does.
         check: Finds what of an episode and its position could not be written.
 
@@ -155,14 +164,9 @@ def _score(
         UserError: An episode is corrupt, and such are to be refused.
     """
     todo = [i for i in range(len(dataset)) if i not in ledger]
-    if settings.on_error == "refuse":
-        for i, problem in ledger.problems().items():  # an earlier run was to skip them
-            raise _refusal(settings, dataset, i, CorruptEpisode(problem))
-        for i in todo:  # what can be seen without decoding pictures is said before hours are spent on them
-            try:
-                dataset.episode(i).check()
-            except CorruptEpisode as error:
-                raise _refusal(settings, dataset, i, error) from error
+    earlier = ledger.problems()
+    if earlier and settings.on_error == "refuse":  # an earlier run was to skip them
+        raise _refusal(settings, dataset, earlier, ledger, kept)
     started = time.monotonic()
     passed = Passed()
     unseen = [i for i in todo if _lacks_embeddings(dataset, scorer, i)] if ahead is not None else []
@@ -171,6 +175,8 @@ def _score(
             passed = ahead(unseen, bar.update)
         scorer.reused -= passed.pictures  # it will find them in the index
     with tracked(todo, desc="rewards", unit="episode", show=settings.progress_bar) as bar:
+        for i, problem in earlier.items():  # said here too, so that at the end their names will do
+            bar.write(f"skipped: {_name(dataset, i)} {problem}")
         for i in bar:
             try:
                 if i in passed.problems:
@@ -181,7 +187,7 @@ def _score(
                 check(episode, i)
             except CorruptEpisode as error:
                 if settings.on_error == "refuse":
-                    raise _refusal(settings, dataset, i, error) from error
+                    raise _refusal(settings, dataset, {i: str(error)}, ledger, kept) from error
                 ledger.put_problem(i, str(error))
                 bar.write(f"skipped: {_name(dataset, i)} {error}")
                 continue
@@ -198,10 +204,45 @@ def _lacks_embeddings(dataset: Dataset, scorer: EpisodeScorer, i: int) -> bool:
         return False
 
 
-def _refusal(settings: RelabelConfig, dataset: Dataset, i: int, error: CorruptEpisode) -> UserError:
+def _refuse_corrupt(settings: RelabelConfig, dataset: Dataset) -> None:
+    """Find what can be seen without decoding pictures, before an encoder is loaded and hours are spent on them.
+
+    Raises:
+        UserError: Episodes are corrupt; it has all of them.
+    """
+    problems = {}
+    with tracked(range(len(dataset)), desc="checks", unit="episode", show=settings.progress_bar, leave=False) as bar:
+        for i in bar:
+            try:
+                dataset.episode(i).check()
+            except CorruptEpisode as error:
+                problems[i] = str(error)
+    if problems:
+        raise _refusal(settings, dataset, problems)
+
+
+def _refusal(
+    settings: RelabelConfig,
+    dataset: Dataset,
+    problems: Mapping[int, str],
+    ledger: Ledger | None = None,
+    kept: Sequence[Path] = (),
+) -> UserError:
+    """Return what refuses corrupt episodes, and says where what is done is kept.
+
+    Args:
+        settings: Those of the command.
+        dataset: The dataset.
+        problems: {position: what is wrong}, at least one.
+        ledger: What is done; None before anything is.
+        kept: See `_score`; a ledger in which nothing is done goes.
+    """
+    places = [shown(path) for path in kept if ledger is None or path != ledger.path or len(ledger)]
+    done = f" What is done is kept in {' and '.join(places)}, and the same command goes on from there."
+    count = f"{len(problems):,} of {counted(len(dataset), 'episode')} are corrupt: " if len(problems) > 1 else ""
     return UserError(
-        f"dataset={settings.dataset}: {_name(dataset, i)} {error}. on_error=skip leaves such episodes out, each named; "
-        "what is done is kept, and the same command goes on from there."
+        f"dataset={settings.dataset}: {count}{_listed(dataset, problems)} on_error=skip leaves such episodes out, each "
+        f"named.{done if places else ''}"
     )
 
 
@@ -214,6 +255,13 @@ def _name(dataset: Dataset, i: int) -> str:
 def _listed(dataset: Dataset, problems: Mapping[int, str]) -> str:
     first = [f"{_name(dataset, i)} {problem}" for i, problem in list(problems.items())[:3]]
     return "; ".join(first) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "") + "."
+
+
+def _named(dataset: Dataset, positions: Iterable[int]) -> str:
+    """Name episodes in short, the first few of them."""
+    names: Sequence[str] | None = getattr(dataset, "names", None)
+    short = [names[i] if names is not None else f"episode {i}" for i in positions]
+    return ", ".join(short[:MOST_NAMED]) + (f" and {len(short) - MOST_NAMED:,} more" if len(short) > MOST_NAMED else "")
 
 
 def _provenance(
@@ -300,7 +348,7 @@ def _announce(
     )
     if scene.words is not None:
         goal, baseline = ("; ".join(words) for words in (scene.words.goal, scene.words.baseline))
-        console.print(f"goal: {goal!r}  baseline: {baseline!r}", markup=False)
+        console.print(f"goal: {goal!r}" + (f"  baseline: {baseline!r}" if baseline else ""), markup=False)
     if encoder is not None:
         console.print(f"encoder: {encoder.name}, cameras: {', '.join(cameras)}", highlight=False, markup=False)
     if len(ledger):
@@ -333,7 +381,7 @@ def _report(
         )
     if problems:
         console.print(
-            f"[bold]skipped {counted(len(problems), 'episode')}[/]: {escape(_listed(dataset, problems))}",
+            f"[bold]skipped {counted(len(problems), 'episode')}[/]: {escape(_named(dataset, problems))}",
             highlight=False,
         )
     console.print(f"{output.kind}: {placed(settings.out, output.path)}", soft_wrap=True, highlight=False, markup=False)

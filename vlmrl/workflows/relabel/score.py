@@ -368,15 +368,21 @@ def choose_cameras(dataset: Dataset, wanted: Sequence[str], needed: bool) -> tup
         needed: Whether nothing can be done without pictures.
 
     Raises:
-        UserError: There is no such camera; or no picture at all, and there must be some.
+        UserError: There is no such camera; or no picture at all, and there must be some; or no episode can be read.
     """
     there: tuple[str, ...] = ()
+    problem = ""
     for i in range(len(dataset)):
         try:
             there = tuple(dataset.episode(i).frames)
             break
-        except CorruptEpisode:
-            continue
+        except CorruptEpisode as error:
+            problem = problem or f"episode {i} {error}"
+    else:
+        if problem and needed:  # whether they have pictures nobody can tell
+            raise UserError(
+                f"No episode of '{dataset.spec}' can be read: {problem}. Put the files right, or name others."
+            )
     if not there and needed:
         raise UserError(
             f"The dataset '{dataset.spec}' has no pictures, so a reward that looks at some has nothing to look at. "
