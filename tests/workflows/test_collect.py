@@ -9,6 +9,7 @@ import minari
 import numpy as np
 import pytest
 
+import vlmrl
 from vlmrl.commands import compose, for_hydra, plain
 from vlmrl.datasets.base import Frames, open_dataset, transitions
 from vlmrl.datasets.writers import WRITERS
@@ -168,3 +169,12 @@ def test_a_name_that_is_taken_is_said_before_anything_is_recorded() -> None:
     collect(settings(*CARTPOLE, "out=a-v0", "frames=false"))
     with pytest.raises(UserError, match="never written over"):
         collect(settings(*CARTPOLE, "out=a-v0", "episodes=1000000"))
+
+
+def test_help_names_the_same_algorithms_wherever_policies_come_from_outside() -> None:
+    configs = Path(vlmrl.__file__).parent / "configs"
+    lines = [
+        next(line for line in (configs / name).read_text().splitlines() if line.startswith("algorithm: "))
+        for name in ("collect.yaml", "evaluate.yaml")
+    ]
+    assert lines[0] == lines[1]

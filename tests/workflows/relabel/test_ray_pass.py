@@ -12,7 +12,7 @@ import minari
 import pytest
 
 from tests.datasets.recordings import episode, write
-from tests.workflows.relabel.test_relabel import _toys, settings, with_still_pictures  # noqa: F401
+from tests.workflows.relabel.toys import settings, with_still_pictures
 from vlmrl.datasets.base import Frames
 from vlmrl.errors import UserError
 from vlmrl.workflows.relabel import ray_pass
